@@ -1,0 +1,181 @@
+"""Errors to HTTP: the one table of status codes and the RFC 9457 bodies."""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import InterfaceError, OperationalError
+from starlette.exceptions import HTTPException
+
+from core import errors
+from core.telemetry import logger
+
+log = logger(__name__)
+PROBLEM = "application/problem+json"
+SHOWN_CHARACTERS = 200
+
+STATUS: dict[type[errors.FewlabelsError], int] = {
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.TooLarge: 413,
+    errors.ImageTooLarge: 413,
+    errors.Invalid: 422,
+    errors.RequestInvalid: 400,
+    errors.Overloaded: 429,
+    errors.JobCancelled: 409,
+    errors.IllegalTransition: 500,
+    errors.BatchFailed: 500,
+    errors.ConfigurationInvalid: 500,
+    errors.EmbeddedServerFailed: 500,
+    errors.Unavailable: 503,
+    errors.DeadlineExceeded: 504,
+}
+RETRY_AFTER = {429: "1", 503: "5"}
+
+
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 describes it."""
+
+    type: str = Field(examples=["urn:fewlabels:problem:DatasetNotFound"])
+    title: str = Field(examples=["Dataset not found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(
+        description="Which field, what was found, what is allowed.",
+        examples=["dataset_id: no dataset has the id 0b0e…"],
+    )
+    request_id: str | None = Field(description="Also in the X-Request-ID header and in the logs.")
+    errors: list[dict[str, Any]] | None = Field(
+        default=None, description="Single faults, when there are several."
+    )
+
+
+def status_of(error: type[errors.FewlabelsError]) -> int:
+    """The status of an error by its nearest ancestor in the table."""
+    return next(STATUS[ancestor] for ancestor in error.__mro__ if ancestor in STATUS)
+
+
+def responses(*kinds: type[errors.FewlabelsError]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries for the errors of an operation; those of every operation are included."""
+    documented: dict[int | str, list[str]] = {}
+    for kind in (*kinds, errors.RequestInvalid, errors.Unauthenticated, errors.Forbidden):
+        documented.setdefault(status_of(kind), []).append(kind.__name__)
+    documented.setdefault(422, []).append("RequestValidation")
+    return {
+        status: {
+            "description": f"{http.HTTPStatus(int(status)).phrase}: {', '.join(names)}",
+            "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status, names in documented.items()
+    }
+
+
+def problem(
+    request: Request,
+    *,
+    status: int,
+    code: str,
+    detail: str,
+    faults: Sequence[Mapping[str, Any]] = (),
+) -> JSONResponse:
+    """An error response."""
+    body = Problem(
+        type=f"urn:fewlabels:problem:{code}",
+        title=_title(code),
+        status=status,
+        detail=detail,
+        request_id=getattr(request.state, "request_id", None),
+        errors=[dict(fault) for fault in faults] or None,
+    )
+    headers = {"Retry-After": RETRY_AFTER[status]} if status in RETRY_AFTER else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    content = body.model_dump(mode="json", exclude_none=True)
+    return JSONResponse(content, status, headers=headers, media_type=PROBLEM)
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers."""
+    app.add_exception_handler(errors.FewlabelsError, _known)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OperationalError, _database_gone)
+    app.add_exception_handler(InterfaceError, _database_gone)
+    app.add_exception_handler(Exception, _unknown)
+
+
+def _title(code: str) -> str:
+    words = "".join(f" {c.lower()}" if c.isupper() else c for c in code).strip()
+    return words[:1].upper() + words[1:]
+
+
+async def _known(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.FewlabelsError)
+    status = status_of(type(error))
+    if status >= 500:
+        log.error("request failed", code=error.code, detail=str(error), exc_info=error)
+    return problem(
+        request, status=status, code=error.code, detail=str(error), faults=error.problems
+    )
+
+
+async def _validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults = [_fault(entry) for entry in error.errors()]
+    malformed = any(entry["type"] == "json_invalid" for entry in error.errors())
+    first = faults[0]
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return problem(
+        request,
+        status=400 if malformed else 422,
+        code="JsonInvalid" if malformed else "RequestInvalid",
+        detail=f"{first['field']}: {first['detail']}{more}",
+        faults=faults,
+    )
+
+
+def _fault(entry: Mapping[str, Any]) -> dict[str, Any]:
+    location = [str(part) for part in entry["loc"]]
+    if entry["type"] == "json_invalid":
+        reason = entry.get("ctx", {}).get("error", "")
+        return {"field": "body", "detail": f"not JSON: {reason} at character {location[-1]}"}
+    field = ".".join(location[1:] or location)
+    shown = "" if entry["type"] == "missing" else f"; found {_shown(entry.get('input'))}"
+    return {"field": field, "detail": f"{entry['msg']}{shown}"}
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    phrase = http.HTTPStatus(error.status_code).phrase
+    code = "BodyTooLarge" if error.status_code == 413 else phrase.title().replace(" ", "")
+    detail = f"{request.method} {request.url.path[:SHOWN_CHARACTERS]}: {error.detail}"
+    if error.status_code == 413:
+        limit = request.scope.get("starlette.max_body_size")
+        detail = f"body: larger than the {limit} bytes allowed here"
+    response = problem(request, status=error.status_code, code=code, detail=detail)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _database_gone(request: Request, error: Exception) -> JSONResponse:
+    log.error("the database does not answer", exc_info=error)
+    detail = "the database does not answer; nothing was changed, try again"
+    return problem(request, status=503, code="DatabaseUnavailable", detail=detail)
+
+
+async def _unknown(request: Request, error: Exception) -> JSONResponse:
+    log.error("unexpected error", exc_info=error)
+    detail = "an unexpected error, which is our fault; the log has it under this request_id"
+    return problem(request, status=500, code="InternalError", detail=detail)

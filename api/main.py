@@ -1,0 +1,96 @@
+"""The application: settings in, FastAPI out."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.metadata
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+from fastapi.openapi.utils import get_openapi
+
+from api import errors
+from api.errors import Problem
+from api.lookup import Lookup
+from api.middleware import RequestContext
+from api.routes import aliases, datasets, health, images, inference, jobs, labels, models
+from core.config import Settings, process_settings
+from core.db.session import make_engine, session_factory
+from core.jobs import outbox
+from core.jobs.queue import CeleryQueue, make_celery
+from core.storage.store import open_store
+from core.telemetry import configure_logging, logger
+
+log = logger(__name__)
+DESCRIPTION = """
+From unlabelled images and a handful of labels to a model that an application can call.
+
+1. `POST /datasets`, then `POST /datasets/{id}/images` and `PUT /datasets/{id}/labels`
+2. `POST /jobs` with `{"stage": "pipeline", "dataset_id": …}`; watch `GET /jobs/{id}`
+3. `PUT /aliases/{name}`, then `POST /predict` and `POST /embed`
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The API over the given settings, or over those of the environment."""
+    settings = settings or process_settings()
+    configure_logging(settings)
+    app = FastAPI(
+        title="Fewlabels",
+        version=importlib.metadata.version("fewlabels"),
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        max_body_size=settings.max_json_bytes,
+    )
+    database = make_engine(settings.sqlalchemy_url)
+    app.state.settings = settings
+    app.state.database = database
+    app.state.sessions = session_factory(database)
+    app.state.store = open_store(settings.store_url)
+    app.state.queue = CeleryQueue(make_celery(settings))
+    app.state.lookup = Lookup(app.state.sessions, app.state.store, settings)
+    outbox.install(app.state.sessions, app.state.queue)
+    errors.install(app)
+    app.add_middleware(RequestContext)
+    app.include_router(images.uploads, max_body_size=settings.max_upload_bytes)
+    app.include_router(inference.router, max_body_size=settings.max_inference_bytes)
+    for module in (datasets, images, labels, jobs, models, aliases, health):
+        app.include_router(module.router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state = app.state
+    await run_in_threadpool(state.store.prepare)
+    # PyTorch takes seconds to load: other requests are answered meanwhile.
+    state.engine = asyncio.create_task(_start_engine(state.settings))
+    try:
+        yield
+    finally:
+        engine = await state.engine
+        await engine.close()
+        state.database.dispose()
+
+
+async def _start_engine(settings: Settings) -> Any:
+    # Imported by name in a thread: importing this module must not load PyTorch.
+    module = await run_in_threadpool(importlib.import_module, "core.inference.engine")
+    return module.Engine(settings)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document with the Problem schema, which only error responses refer to."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = Problem.model_json_schema()
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,45 @@
+"""Aliases: stable names that applications call."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from api.auth import ReadCaller, WriteCaller
+from api.dependencies import SessionDep
+from api.errors import responses
+from api.schemas.models import AliasIn, AliasOut
+from core.db.models import Alias
+from core.errors import ModelNotFound
+from core.registry import aliases
+
+router = APIRouter(tags=["aliases"])
+AliasName = Annotated[str, Path(max_length=200, examples=["production"])]
+
+
+@router.get(
+    "/aliases", response_model=list[AliasOut], responses=responses(), summary="List aliases"
+)
+def list_aliases(session: SessionDep, caller: ReadCaller) -> list[Alias]:
+    return [alias for alias, _ in aliases.list_aliases(session, caller)]
+
+
+@router.put(
+    "/aliases/{name}",
+    response_model=AliasOut,
+    responses=responses(ModelNotFound),
+    summary="Point a name at a model: promote, roll back",
+)
+def put_alias(name: AliasName, body: AliasIn, session: SessionDep, caller: WriteCaller) -> Alias:
+    return aliases.put_alias(session, caller, name, str(body.model_id))
+
+
+@router.delete(
+    "/aliases/{name}",
+    status_code=204,
+    responses=responses(ModelNotFound),
+    summary="Remove a name; the model stays",
+)
+def delete_alias(name: AliasName, session: SessionDep, caller: WriteCaller) -> None:
+    aliases.delete_alias(session, caller, name)

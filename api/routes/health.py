@@ -1,0 +1,90 @@
+"""Alive, ready, measured."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from core.errors import FewlabelsError
+from core.telemetry import REGISTRY, logger
+
+if TYPE_CHECKING:
+    from core.inference.engine import Engine
+
+router = APIRouter(tags=["health"])
+log = logger(__name__)
+CHECK_SECONDS = 5.0
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: str = Field(examples=["ok"])
+
+
+class Readiness(BaseModel):
+    """Whether each server behind this one answers."""
+
+    ready: bool
+    checks: dict[str, str] = Field(examples=[{"database": "ok", "broker": "ok", "blobs": "ok"}])
+
+
+@router.get("/healthz", summary="The process is alive")
+async def healthz() -> Health:
+    return Health(status="ok")
+
+
+@router.get(
+    "/readyz",
+    summary="Database, broker, blobs and models answer",
+    responses={503: {"model": Readiness, "description": "Something does not answer."}},
+)
+async def readyz(request: Request, response: Response) -> Readiness:
+    state = request.app.state
+
+    def database() -> None:
+        with state.sessions() as session:
+            session.execute(text("SELECT 1"))
+
+    probes: dict[str, Callable[[], Any]] = {
+        "database": database,
+        "broker": state.queue.check,
+        "blobs": state.store.check,
+    }
+    outcomes = await asyncio.gather(*(_probe(name, check) for name, check in probes.items()))
+    checks = dict(zip(probes, outcomes, strict=True))
+    checks["engine"] = await _engine(state)
+    ready = all(outcome == "ok" for outcome in checks.values())
+    response.status_code = 200 if ready else 503
+    return Readiness(ready=ready, checks=checks)
+
+
+async def _probe(name: str, check: Callable[[], Any]) -> str:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await run_in_threadpool(check)
+    except (OSError, SQLAlchemyError, FewlabelsError, RuntimeError, TimeoutError) as error:
+        # The words may name hosts and users: they belong into the log.
+        log.warning("not ready", part=name, error=repr(error))
+        return "does not answer"
+    return "ok"
+
+
+async def _engine(state: Any) -> str:
+    if not state.engine.done():
+        return "loading"
+    engine = cast("Engine", await state.engine)
+    return await _probe("engine", engine.check)
+
+
+@router.get("/metrics", response_class=Response, summary="Prometheus metrics")
+async def metrics() -> Response:
+    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,151 @@
+"""Datasets, images and labels as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+
+
+class DatasetIn(BaseModel):
+    """A new dataset."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "screws"}]})
+
+    name: Name = Field(description="Unique in the project.")
+    test_fraction: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="Share of the images that no stage ever trains on; the model's test accuracy "
+        "is measured on the labelled ones among them. Decided by content, for good.",
+    )
+    validation_fraction: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.4,
+        description="Share of the images whose labels are not trained on. With few labels leave "
+        "it at 0: accuracy is then estimated by cross-validation.",
+    )
+
+
+class DatasetOut(BaseModel):
+    """A dataset."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    name: str
+    test_fraction: float
+    validation_fraction: float
+    created_at: datetime
+
+
+class DatasetDetailOut(DatasetOut):
+    """A dataset with its counts."""
+
+    image_count: int
+    label_count: int
+    labels_per_class: dict[str, int]
+
+
+class DatasetPage(BaseModel):
+    """A page of datasets."""
+
+    items: list[DatasetOut]
+    next_cursor: str | None
+
+
+class ImageOut(BaseModel):
+    """An image of a dataset."""
+
+    id: UUID
+    names: list[str] = Field(description="File names it was uploaded under.")
+    sha256: str
+    width: int
+    height: int
+    format: str
+    bytes: int
+    label: str | None
+    created_at: datetime
+
+
+class ImagePage(BaseModel):
+    """A page of images."""
+
+    items: list[ImageOut]
+    next_cursor: str | None
+
+
+class ReportLineOut(BaseModel):
+    """A file that was not added, and why."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    file: str
+    outcome: str = Field(description="`duplicate` or `rejected`")
+    code: str
+    detail: str
+    image_id: UUID | None = Field(description="The image that a duplicate is the same as.")
+
+
+class UploadOut(BaseModel):
+    """What became of the files of an upload."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    added: int
+    duplicates: int
+    rejected: int
+    lines: list[ReportLineOut] = Field(description="One for every file that was not added.")
+
+
+class LabelIn(BaseModel):
+    """One label: the image by `file` or by `image_id`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: str | None = Field(default=None, max_length=1024, examples=["bolt-17.png"])
+    image_id: UUID | None = None
+    label: ClassName | None = Field(description="null takes the label away", examples=["bolt"])
+
+    @model_validator(mode="after")
+    def _one_reference(self) -> LabelIn:
+        if (self.file is None) == (self.image_id is None):
+            raise ValueError("give exactly one of file and image_id")
+        return self
+
+
+class LabelsIn(BaseModel):
+    """Labels; all of them are set, or none."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "labels": [
+                        {"file": "a.png", "label": "bolt"},
+                        {"file": "b.png", "label": "nut"},
+                    ]
+                }
+            ]
+        },
+    )
+
+    labels: list[LabelIn] = Field(min_length=1)
+
+
+class LabelsOut(BaseModel):
+    """What changed."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    labelled: int
+    removed: int
+    class_names: list[str] = Field(description="All classes of the dataset now.")

@@ -1,0 +1,55 @@
+"""Models and aliases as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ModelOut(BaseModel):
+    """A model and where it comes from."""
+
+    model_config = ConfigDict(from_attributes=True, protected_namespaces=())
+
+    id: UUID
+    kind: str = Field(description="`encoder` answers /embed, `classifier` also /predict.")
+    job_id: UUID
+    parent_id: UUID | None = Field(description="The model it was made from.")
+    manifest: dict[str, Any] = Field(
+        description="Architecture, preprocessing, classes, metrics with intervals, the data "
+        "snapshot's hash, code version, and the sha256 of every file."
+    )
+    created_at: datetime
+
+
+class ModelPage(BaseModel):
+    """A page of models."""
+
+    items: list[ModelOut]
+    next_cursor: str | None
+
+
+class AliasIn(BaseModel):
+    """Where an alias shall point."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        protected_namespaces=(),
+        json_schema_extra={"examples": [{"model_id": "3f2c8a52-6f0e-4a3e-9d8e-1f6f5b0c7d11"}]},
+    )
+
+    model_id: UUID
+
+
+class AliasOut(BaseModel):
+    """A stable name for a model."""
+
+    model_config = ConfigDict(from_attributes=True, protected_namespaces=())
+
+    name: str
+    model_id: UUID
+    previous_model_id: UUID | None = Field(description="Where to go back to.")
+    updated_at: datetime

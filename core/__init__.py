@@ -1,0 +1,1 @@
+"""All that Fewlabels knows, without HTTP and without Celery tasks."""

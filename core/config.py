@@ -1,0 +1,243 @@
+"""Settings: the only reader of the environment (prefix FEWLABELS_, or a .env file)."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.errors import ConfigurationInvalid
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class Settings(BaseSettings):
+    """All settings with their defaults; each one is documented by its description."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FEWLABELS_", env_file=".env", extra="ignore", env_ignore_empty=True
+    )
+
+    # Where things live
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="Postgres URL (postgresql://user:password@host/name). "
+        "Unset: `fewlabels up` starts an embedded Postgres.",
+    )
+    broker_url: SecretStr | None = Field(
+        default=None,
+        description="Redis or Valkey URL (redis://:password@host:6379/0). "
+        "Unset: `fewlabels up` starts an embedded Valkey.",
+    )
+    blob_url: SecretStr | None = Field(
+        default=None,
+        description="Where images and models are kept: file:///folder or "
+        "s3://ACCESS_KEY:SECRET_KEY@host:port/bucket?secure=false. "
+        "Unset: a folder inside the data folder.",
+    )
+    data_dir: Path = Field(
+        default=Path("fewlabels-data"),
+        description="Folder for embedded servers, blobs, caches and work in progress.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port that the API listens on.")
+
+    # Who may call
+    auth_mode: Literal["off", "keys"] = Field(
+        default="off",
+        description="`keys`: every call needs an API key. `off`: only on a loopback address.",
+    )
+    key_cache_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        description="How long the serving path may trust a verified key or a resolved alias "
+        "before it asks the database again.",
+    )
+
+    # Limits on what comes in
+    max_json_bytes: int = Field(
+        default=64 * 2**20, gt=0, description="Largest JSON or CSV body, in bytes."
+    )
+    max_upload_bytes: int = Field(
+        default=4 * 2**30, gt=0, description="Largest upload (archive or multipart), in bytes."
+    )
+    max_upload_files: int = Field(
+        default=10_000, gt=0, description="Most image files in one multipart upload."
+    )
+    max_archive_entries: int = Field(
+        default=200_000, gt=0, description="Most entries in one uploaded archive."
+    )
+    max_archive_bytes: int = Field(
+        default=32 * 2**30, gt=0, description="Most bytes that one archive may unpack to."
+    )
+    max_archive_ratio: float = Field(
+        default=200.0,
+        gt=1,
+        description="An archive entry that unpacks to more than this many times its packed size "
+        "is rejected as a decompression bomb.",
+    )
+    max_image_bytes: int = Field(
+        default=32 * 2**20, gt=0, description="Largest encoded image file, in bytes."
+    )
+    max_image_pixels: int = Field(
+        default=50_000_000,
+        gt=0,
+        description="Most pixels (width times height) of an image, checked before it is decoded.",
+    )
+    max_images_per_dataset: int = Field(
+        default=1_000_000, gt=0, description="Most images in one dataset."
+    )
+    max_labels_per_request: int = Field(
+        default=1_000_000, gt=0, description="Most labels in one request."
+    )
+    max_classes: int = Field(default=10_000, ge=2, description="Most classes in one dataset.")
+    max_inference_bytes: int = Field(
+        default=64 * 2**20, gt=0, description="Largest body of an /embed or /predict request."
+    )
+    max_inference_images: int = Field(
+        default=64, gt=0, description="Most images in one /embed or /predict request."
+    )
+
+    # Serving
+    inference_threads: int = Field(
+        default=2, gt=0, description="Threads that decode and preprocess images for serving."
+    )
+    inference_queue: int = Field(
+        default=256, gt=0, description="Images that may wait for a model before callers get 429."
+    )
+    inference_batch: int = Field(
+        default=32, gt=0, description="Most images in one forward pass of a served model."
+    )
+    inference_seconds: float = Field(
+        default=30.0, gt=0, description="Longest that a serving request may take before 504."
+    )
+    max_loaded_models: int = Field(
+        default=4, gt=0, description="Models kept in memory for serving, least recently used first."
+    )
+
+    # Jobs
+    worker_concurrency: int = Field(
+        default=1, gt=0, description="Jobs that one worker runs at the same time."
+    )
+    lease_seconds: float = Field(
+        default=30.0,
+        ge=1,
+        description="A job whose worker has been silent for this long is taken from it.",
+    )
+    sweep_seconds: float = Field(
+        default=5.0, gt=0, description="Pause between two sweeps for lost and expired jobs."
+    )
+    job_seconds: float = Field(
+        default=24 * 3600.0, gt=0, description="Longest that one job may run before it fails."
+    )
+    job_max_attempts: int = Field(
+        default=3, gt=0, description="How often a job whose process died is tried."
+    )
+    cancel_grace_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="How long a cancelled job may take to stop by itself before it is killed.",
+    )
+    checkpoint_seconds: float = Field(
+        default=60.0, gt=0, description="Training time between two checkpoints."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where training runs; auto takes CUDA when there is one."
+    )
+
+    # Telling what happens
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="Log lines for people or for machines."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least important log lines that are written."
+    )
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _auth_is_on_where_others_can_call(self) -> Self:
+        if self.auth_mode == "off" and self.host not in LOOPBACK:
+            raise ValueError(
+                f"auth_mode is 'off' and host is {self.host!r}: without keys the service listens "
+                "on a loopback address only; set FEWLABELS_AUTH_MODE=keys"
+            )
+        return self
+
+    @property
+    def store_url(self) -> str:
+        """Blob URL with the data folder's default filled in; may hold a secret."""
+        if self.blob_url is not None:
+            return self.blob_url.get_secret_value()
+        return (self.data_dir / "blobs").as_uri()
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """Database URL for SQLAlchemy with the psycopg driver; may hold a secret.
+
+        Raises:
+            ConfigurationInvalid: No database URL is set.
+        """
+        url = required(self.database_url, "FEWLABELS_DATABASE_URL")
+        scheme, separator, rest = url.partition("://")
+        if not separator or scheme.split("+")[0] not in {"postgres", "postgresql"}:
+            raise ConfigurationInvalid(
+                f"FEWLABELS_DATABASE_URL: found a {scheme!r} URL, only postgresql:// is supported"
+            )
+        return f"postgresql+psycopg://{rest}"
+
+
+def required(secret: SecretStr | None, name: str) -> str:
+    """The value of a setting that has no default outside `fewlabels up`."""
+    if secret is None:
+        raise ConfigurationInvalid(
+            f"{name} is not set; set it, or run `fewlabels up`, which starts embedded servers"
+        )
+    return secret.get_secret_value()
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment, with overrides (None = not given).
+
+    Raises:
+        ConfigurationInvalid: A setting has a wrong value; the message names each one.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [
+            f"FEWLABELS_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+            if problem["loc"]
+            else str(problem["msg"])
+            for problem in error.errors(include_url=False, include_input=False)
+        ]
+        raise ConfigurationInvalid("; ".join(lines)) from None
+
+
+@lru_cache(maxsize=1)
+def process_settings() -> Settings:
+    """The settings of this process, read once; for entry points that nobody can hand them to."""
+    return load_settings()
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The environment of a child process: this process's, with exactly these settings in it.
+
+    Secrets reach a child this way only: arguments are visible to every user of the machine.
+    """
+    prefix = "FEWLABELS_"
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(prefix)}
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if value is not None:
+            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            environment[prefix + name.upper()] = text
+    return environment

@@ -1,0 +1,1 @@
+"""Datasets, their labels, frozen snapshots and decoded caches."""

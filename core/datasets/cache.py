@@ -1,0 +1,89 @@
+"""Decode once: a snapshot as one uint8 memory map that every epoch reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.images.decoding import decode
+from core.images.ingest import image_key
+from core.storage.store import BlobStore
+
+Pixels = NDArray[np.uint8]
+WINDOW = 256
+
+
+def open_cache(
+    folder: Path,
+    store: BlobStore,
+    sha256s: Sequence[str],
+    *,
+    canvas: Callable[[Pixels], Pixels],
+    shape: tuple[int, int, int],
+    on_image: Callable[[int, int], None],
+) -> Pixels:
+    """The images of a snapshot as (N, H, W, C) uint8, in the order given; made when missing.
+
+    Args:
+        folder: Where caches lie; a cache is used again by any job on the same images.
+        store: The blob store that has the images.
+        sha256s: The images.
+        canvas: The model's preprocessing from decoded pixels to one fixed size.
+        shape: That size, as (height, width, channels).
+        on_image: Called with (done, of how many); may raise to stop.
+    """
+    facts = json.dumps([list(sha256s), list(shape)]).encode()
+    path = folder / f"{hashlib.sha256(facts).hexdigest()}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(path, store, sha256s, canvas=canvas, shape=shape, on_image=on_image)
+    os.utime(path)
+    cached: Pixels = np.load(path, mmap_mode="r")
+    return cached
+
+
+def _write(
+    path: Path,
+    store: BlobStore,
+    sha256s: Sequence[str],
+    *,
+    canvas: Callable[[Pixels], Pixels],
+    shape: tuple[int, int, int],
+    on_image: Callable[[int, int], None],
+) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    os.close(handle)
+    partial = Path(name)
+    try:
+        pixels = np.lib.format.open_memmap(
+            partial, mode="w+", dtype=np.uint8, shape=(len(sha256s), *shape)
+        )
+        for index, image in enumerate(_decoded(store, sha256s, canvas)):
+            pixels[index] = image
+            on_image(index + 1, len(sha256s))
+        pixels.flush()
+        del pixels
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _decoded(
+    store: BlobStore, sha256s: Sequence[str], canvas: Callable[[Pixels], Pixels]
+) -> Iterator[Pixels]:
+    def load(sha256: str) -> Pixels:
+        data = store.get(image_key(sha256))
+        # The upload verified size and pixels; the blob is found by its hash.
+        return canvas(decode(data, max_bytes=len(data), max_pixels=2**62).pixels_HWC)
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for start in range(0, len(sha256s), WINDOW):
+            yield from pool.map(load, sha256s[start : start + WINDOW])

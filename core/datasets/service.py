@@ -1,0 +1,187 @@
+"""Datasets: create, find, count, delete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.auth import Caller
+from core.db.models import UNFINISHED, Dataset, Image, ImageName, Job, Label
+from core.db.paging import Page, fetch_page
+from core.errors import DatasetNotFound, ImageNotFound, InUse, NameTaken
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSummary:
+    """A dataset with its counts."""
+
+    id: UUID
+    name: str
+    test_fraction: float
+    validation_fraction: float
+    created_at: datetime
+    image_count: int
+    label_count: int
+    labels_per_class: dict[str, int]
+
+
+def create_dataset(
+    session: Session,
+    caller: Caller,
+    *,
+    name: str,
+    test_fraction: float = 0.0,
+    validation_fraction: float = 0.0,
+) -> Dataset:
+    """An empty dataset.
+
+    Raises:
+        NameTaken: The project has one of this name.
+    """
+    values = {
+        "project_id": caller.project_id,
+        "name": name,
+        "test_fraction": test_fraction,
+        "validation_fraction": validation_fraction,
+    }
+    statement = insert(Dataset).values(values).on_conflict_do_nothing().returning(Dataset)
+    dataset = session.scalars(statement).one_or_none()
+    if dataset is None:
+        raise NameTaken(f"name: a dataset called {name!r} exists already")
+    return dataset
+
+
+def get_dataset(
+    session: Session, caller: Caller, dataset_id: UUID, *, lock: bool = False
+) -> Dataset:
+    """The caller's dataset; `lock` holds off its deletion until the transaction ends.
+
+    Raises:
+        DatasetNotFound: There is none, or it is another project's.
+    """
+    statement = select(Dataset).where(
+        Dataset.id == dataset_id, Dataset.project_id == caller.project_id
+    )
+    if lock:
+        statement = statement.with_for_update(read=True, key_share=True)
+    dataset = session.scalars(statement).one_or_none()
+    if dataset is None:
+        raise DatasetNotFound(f"dataset_id: no dataset has the id {dataset_id}")
+    return dataset
+
+
+def summarise(session: Session, dataset: Dataset) -> DatasetSummary:
+    """The dataset with counts of images and labels."""
+    images = session.scalar(
+        select(func.count()).select_from(Image).where(Image.dataset_id == dataset.id)
+    )
+    classes = session.execute(
+        select(Label.class_name, func.count())
+        .where(Label.dataset_id == dataset.id)
+        .group_by(Label.class_name)
+        .order_by(Label.class_name)
+    ).all()
+    per_class = {str(name): int(count) for name, count in classes}
+    return DatasetSummary(
+        id=dataset.id,
+        name=dataset.name,
+        test_fraction=dataset.test_fraction,
+        validation_fraction=dataset.validation_fraction,
+        created_at=dataset.created_at,
+        image_count=images or 0,
+        label_count=sum(per_class.values()),
+        labels_per_class=per_class,
+    )
+
+
+def list_datasets(
+    session: Session, caller: Caller, *, name: str | None, cursor: str | None, limit: int
+) -> Page[Dataset]:
+    """The caller's datasets, newest first."""
+    statement = select(Dataset).where(Dataset.project_id == caller.project_id)
+    if name is not None:
+        statement = statement.where(Dataset.name == name)
+    return fetch_page(session, statement, Dataset, cursor=cursor, limit=limit)
+
+
+def delete_dataset(session: Session, caller: Caller, dataset_id: UUID) -> None:
+    """Remove the dataset, its images, labels and snapshots; jobs and models stay as history.
+
+    Raises:
+        DatasetNotFound: There is none, or it is another project's.
+        InUse: An unfinished job needs it.
+    """
+    dataset = get_dataset(session, caller, dataset_id)
+    session.refresh(dataset, with_for_update=True)
+    jobs = session.scalar(
+        select(func.count())
+        .select_from(Job)
+        .where(Job.dataset_id == dataset.id, Job.state.in_(UNFINISHED))
+    )
+    if jobs:
+        raise InUse(f"dataset_id: {jobs} unfinished job(s) need this dataset; cancel them first")
+    session.execute(delete(Dataset).where(Dataset.id == dataset.id))
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image with its names and label."""
+
+    image: Image
+    names: list[str]
+    label: str | None
+
+
+def list_images(
+    session: Session,
+    dataset: Dataset,
+    *,
+    name: str | None,
+    labelled: bool | None,
+    cursor: str | None,
+    limit: int,
+) -> tuple[list[ListedImage], str | None]:
+    """A page of the dataset's images, newest first, and the next cursor."""
+    statement = select(Image).where(Image.dataset_id == dataset.id)
+    if name is not None:
+        named = select(ImageName.image_id).where(
+            ImageName.dataset_id == dataset.id, ImageName.name == name
+        )
+        statement = statement.where(Image.id.in_(named))
+    if labelled is not None:
+        having = select(Label.image_id).where(Label.image_id == Image.id).exists()
+        statement = statement.where(having if labelled else ~having)
+    page = fetch_page(session, statement, Image, cursor=cursor, limit=limit)
+    ids = [image.id for image in page.items]
+    names: dict[UUID, list[str]] = {image_id: [] for image_id in ids}
+    for entry in session.scalars(
+        select(ImageName).where(ImageName.image_id.in_(ids)).order_by(ImageName.name)
+    ):
+        names[entry.image_id].append(entry.name)
+    labels = {
+        label.image_id: label.class_name
+        for label in session.scalars(select(Label).where(Label.image_id.in_(ids)))
+    }
+    items = [ListedImage(image, names[image.id], labels.get(image.id)) for image in page.items]
+    return items, page.next_cursor
+
+
+def get_image(session: Session, caller: Caller, image_id: UUID) -> Image:
+    """The caller's image.
+
+    Raises:
+        ImageNotFound: There is none, or it is another project's.
+    """
+    image = session.scalars(
+        select(Image)
+        .join(Dataset, Dataset.id == Image.dataset_id)
+        .where(Image.id == image_id, Dataset.project_id == caller.project_id)
+    ).one_or_none()
+    if image is None:
+        raise ImageNotFound(f"image_id: no image has the id {image_id}")
+    return image

@@ -1,0 +1,61 @@
+"""Engines, sessions and migrations."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.orm import Session, sessionmaker
+
+MIGRATION_LOCK = 7_203_114_905_617_883  # any number, the same in every process
+
+
+def make_engine(url: str, *, pool_size: int = 20) -> Engine:
+    """Connections to Postgres, checked before use so that a restarted server is no error."""
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=pool_size,
+        max_overflow=20,
+        pool_timeout=10,
+        connect_args={"connect_timeout": 5, "application_name": "fewlabels"},
+    )
+
+
+def session_factory(engine: Engine) -> sessionmaker[Session]:
+    """Sessions whose rows stay readable after the commit, since the response is made of them."""
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+def migration_config(connection: Connection | None = None) -> Config:
+    """Alembic's settings; the migrations are found inside the installed package."""
+    config = Config()
+    with as_file(files("migrations")) as folder:
+        config.set_main_option("script_location", str(folder))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the database up to date; concurrent callers wait for each other."""
+    engine = create_engine(url)
+    try:
+        with engine.connect() as guard, engine.begin() as connection:
+            guard.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
+            command.upgrade(migration_config(connection), revision)
+            guard.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": MIGRATION_LOCK})
+    finally:
+        engine.dispose()
+
+
+def downgrade(url: str, revision: str = "base") -> None:
+    """Take migrations back; for tests and for a roll-back by hand."""
+    engine = create_engine(url)
+    try:
+        with engine.begin() as connection:
+            command.downgrade(migration_config(connection), revision)
+    finally:
+        engine.dispose()

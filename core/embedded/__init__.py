@@ -1,0 +1,1 @@
+"""The servers from wheels, for machines that have none."""

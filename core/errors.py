@@ -1,0 +1,185 @@
+"""What can go wrong, said as facts; the API maps the five roots to HTTP status codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+class FewlabelsError(Exception):
+    """Root of the tree; the message is for the user: field, what was found, what is allowed.
+
+    `problems` lists single faults when there are several: one mapping each.
+    """
+
+    def __init__(self, detail: str, *, problems: Sequence[Mapping[str, object]] = ()) -> None:
+        super().__init__(detail)
+        self.problems = tuple(problems)
+
+    @property
+    def code(self) -> str:
+        """Stable name for machines: the class name."""
+        return type(self).__name__
+
+
+class ConfigurationInvalid(FewlabelsError):
+    """A setting is missing or wrong; the process refuses to start."""
+
+
+class NotFound(FewlabelsError):
+    """It is not there, or it is somebody else's."""
+
+
+class Conflict(FewlabelsError):
+    """The state of things forbids it."""
+
+
+class Invalid(FewlabelsError):
+    """The request cannot be carried out as it stands."""
+
+
+class TooLarge(FewlabelsError):
+    """The request exceeds a limit."""
+
+
+class Unauthenticated(FewlabelsError):
+    """No key, or one that does not hold."""
+
+
+class Forbidden(FewlabelsError):
+    """The key does not allow it."""
+
+
+class Overloaded(FewlabelsError):
+    """Try again later; nothing was done."""
+
+
+class DeadlineExceeded(FewlabelsError):
+    """The answer did not come in the time allowed."""
+
+
+class Unavailable(FewlabelsError):
+    """A server that this one depends on does not answer."""
+
+
+class DatasetNotFound(NotFound):
+    """No such dataset."""
+
+
+class ImageNotFound(NotFound):
+    """No such image."""
+
+
+class SnapshotNotFound(NotFound):
+    """No such snapshot."""
+
+
+class JobNotFound(NotFound):
+    """No such job."""
+
+
+class ModelNotFound(NotFound):
+    """No such model or alias."""
+
+
+class BlobNotFound(NotFound):
+    """No blob under this key."""
+
+
+class FileNotInModel(NotFound):
+    """The model has no file of this name."""
+
+
+class ApiKeyNotFound(NotFound):
+    """No such API key."""
+
+
+class NameTaken(Conflict):
+    """Another one already has this name."""
+
+
+class InUse(Conflict):
+    """Something unfinished still needs it."""
+
+
+class JobAlreadyFinished(Conflict):
+    """The job has ended; its state no longer changes."""
+
+
+class JobNotRetryable(Conflict):
+    """Only a job that failed, crashed or was cancelled can be tried again."""
+
+
+class WrongModelKind(Invalid):
+    """The model is of another kind than the operation needs."""
+
+
+class ImageInvalid(Invalid):
+    """The bytes are not an image that can be used."""
+
+
+class ImageTooLarge(ImageInvalid):
+    """The image exceeds a limit of bytes or pixels."""
+
+
+class ArchiveInvalid(Invalid):
+    """The bytes are not an archive that can be read to its end."""
+
+
+class ArchiveTooLarge(TooLarge):
+    """The archive exceeds a limit of entries, bytes or compression ratio."""
+
+
+class LabelsInvalid(Invalid):
+    """Labels are malformed, or name images that are unknown or ambiguous."""
+
+
+class SpecInvalid(Invalid):
+    """The job cannot be planned as asked on this data."""
+
+
+class NotEnoughImages(SpecInvalid):
+    """The dataset has too few images for the job."""
+
+
+class NotEnoughLabels(SpecInvalid):
+    """The dataset has too few labels or classes for the job."""
+
+
+class RequestInvalid(Invalid):
+    """The request's body or parameters do not have the documented form."""
+
+
+class BodyTooLarge(TooLarge):
+    """The request body exceeds its limit."""
+
+
+class TooManyImages(TooLarge):
+    """More images than one request or dataset may hold."""
+
+
+class ArtifactCorrupt(Unavailable):
+    """A model's file does not have the checksum that its manifest states."""
+
+
+class StoreUnavailable(Unavailable):
+    """The blob store does not answer or refuses."""
+
+
+class LeaseLost(Conflict):
+    """Another worker holds the job now; this one may not write to it any more."""
+
+
+class JobCancelled(FewlabelsError):
+    """The job was asked to stop, and stopped."""
+
+
+class IllegalTransition(FewlabelsError):
+    """A state change that the job's life does not have; a bug of ours."""
+
+
+class BatchFailed(FewlabelsError):
+    """The forward pass failed for this image, alone as well as in its batch."""
+
+
+class EmbeddedServerFailed(FewlabelsError):
+    """An embedded server did not start, or the data folder is in use."""

@@ -1,0 +1,1 @@
+"""Jobs: plan, states, leases, hints."""

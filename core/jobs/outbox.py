@@ -1,0 +1,48 @@
+"""Hints wait in the session and leave after the commit; a lost one is sent again by the sweep."""
+
+from __future__ import annotations
+
+from typing import Protocol
+from uuid import UUID
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.telemetry import logger
+
+log = logger(__name__)
+_KEY = "job_hints"
+
+
+class JobQueue(Protocol):
+    """Something that can tell a worker about a job."""
+
+    def send(self, job_id: UUID) -> None:
+        """Tell a worker; raises OSError when the broker does not answer."""
+
+
+def enqueue(session: Session, job_id: UUID) -> None:
+    """Hint at the job once the transaction has committed."""
+    if session.in_nested_transaction():
+        raise RuntimeError("hints are not sent from inside a savepoint")
+    session.connection()  # begins the transaction, so that a rollback is seen
+    session.info.setdefault(_KEY, []).append(job_id)
+
+
+def install(sessions: sessionmaker[Session], queue: JobQueue) -> None:
+    """Bind sending and dropping to every session of the factory."""
+
+    def publish(session: Session) -> None:
+        if session.in_nested_transaction():  # the event fires for savepoints too
+            return
+        for job_id in session.info.pop(_KEY, []):
+            try:
+                queue.send(job_id)
+            except OSError as error:
+                log.warning("job hint not sent; the sweep will", job_id=str(job_id), error=error)
+
+    def drop(session: Session) -> None:
+        session.info.pop(_KEY, None)
+
+    event.listen(sessions, "after_commit", publish)
+    event.listen(sessions, "after_rollback", drop)

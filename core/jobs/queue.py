@@ -1,0 +1,91 @@
+"""Celery as the carrier of hints: a message is a job id and nothing else."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from celery import Celery
+from kombu.exceptions import ChannelError, OperationalError
+
+from core.config import Settings, required
+
+JOBS_QUEUE = "jobs"
+SWEEPS_QUEUE = "sweeps"
+RUN_JOB = "worker.tasks.run_job"
+SWEEP = "worker.tasks.sweep"
+
+
+def make_celery(settings: Settings) -> Celery:
+    """The Celery application that API and workers share.
+
+    Messages are acknowledged as they arrive: the database, not the broker, knows what is left
+    to do, so no visibility timeout can run a long job twice.
+    """
+    app = Celery("fewlabels", broker=required(settings.broker_url, "FEWLABELS_BROKER_URL"))
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_default_queue=JOBS_QUEUE,
+        task_routes={RUN_JOB: {"queue": JOBS_QUEUE}, SWEEP: {"queue": SWEEPS_QUEUE}},
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_pool="threads",
+        worker_concurrency=settings.worker_concurrency,
+        worker_hijack_root_logger=False,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "socket_connect_timeout": 2,
+            "socket_timeout": 10,
+            "socket_keepalive": True,
+            "retry_on_timeout": True,
+        },
+        beat_schedule={
+            "sweep": {
+                "task": SWEEP,
+                "schedule": settings.sweep_seconds,
+                # A sweep nobody had time for is worthless once the next one is due.
+                "options": {"expires": settings.sweep_seconds},
+            }
+        },
+    )
+    return app
+
+
+class CeleryQueue:
+    """Sends hints to the workers' queue."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def send(self, job_id: UUID) -> None:
+        """Tell a worker about the job, once; raises OSError when the broker does not answer."""
+        try:
+            self._app.send_task(
+                RUN_JOB, args=[str(job_id)], queue=JOBS_QUEUE, ignore_result=True, retry=False
+            )
+        except OperationalError as error:
+            raise OSError(f"the broker does not answer: {error}") from error
+
+    def waiting(self) -> int:
+        """Hints that no worker has taken yet; raises OSError when the broker does not answer."""
+        try:
+            with self._app.connection_for_write() as connection:
+                channel = connection.default_channel
+                return int(channel.queue_declare(JOBS_QUEUE, passive=True).message_count)
+        except ChannelError:
+            return 0  # nothing was ever sent
+        except OperationalError as error:
+            raise OSError(f"the broker does not answer: {error}") from error
+
+    def check(self) -> None:
+        """Raise OSError when the broker does not answer within two seconds."""
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=2)
+        except OperationalError as error:
+            raise OSError(f"the broker does not answer: {error}") from error

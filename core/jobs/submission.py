@@ -1,0 +1,139 @@
+"""From a user's specification to recorded jobs: freeze the data, find the parent, plan, create."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.auth import Caller
+from core.config import Settings
+from core.datasets.service import get_dataset
+from core.datasets.snapshot import freeze
+from core.db.models import Job, Model
+from core.errors import ModelNotFound, SpecInvalid, WrongModelKind
+from core.jobs.plan import (
+    DataFacts,
+    Device,
+    Parent,
+    Plan,
+    facts_of,
+    parent_of,
+    plan_distill,
+    plan_finetune,
+    plan_pretrain,
+    planning_device,
+)
+from core.jobs.service import PlannedJob, create_jobs, get_job
+from core.jobs.states import JobState
+from core.storage.store import BlobStore
+
+CHAIN = ("pretrain", "finetune", "distill")
+
+
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    data: DataFacts
+    device: Device
+
+
+def submit(
+    session: Session,
+    caller: Caller,
+    spec: Mapping[str, Any],
+    *,
+    store: BlobStore,
+    settings: Settings,
+) -> list[Job]:
+    """Record what was asked as one job or a chain of jobs.
+
+    Args:
+        session: The transaction of the request.
+        caller: Who asks.
+        spec: `stage`, `dataset_id` and the stage's options, where "auto" is for us to decide;
+            for `pipeline` the options of each stage under its name.
+        store: Where the snapshot's list is kept.
+        settings: Attempts and device.
+
+    Raises:
+        DatasetNotFound, ModelNotFound, JobNotFound: Something named is not the caller's.
+        SpecInvalid, WrongModelKind: The job makes no sense on this data or model.
+    """
+    dataset = get_dataset(session, caller, UUID(str(spec["dataset_id"])), lock=True)
+    snapshot = freeze(session, store, dataset)
+    basis = _Basis(facts_of(snapshot), planning_device(settings))
+    if spec["stage"] == "pipeline":
+        planned = _plan_chain(spec, basis)
+    else:
+        planned = [_plan_one(session, caller, spec, basis)]
+    return create_jobs(session, caller, snapshot, planned, max_attempts=settings.job_max_attempts)
+
+
+def _plan_chain(spec: Mapping[str, Any], basis: _Basis) -> list[PlannedJob]:
+    planned: list[PlannedJob] = []
+    parent: Parent | None = None
+    for stage in CHAIN:
+        options = {"stage": stage, "dataset_id": spec["dataset_id"], **(spec.get(stage) or {})}
+        plan = _plan_stage(options, basis, parent)
+        parent = parent_of(plan)
+        planned.append(PlannedJob(stage, dict(options), plan, None))
+    return planned
+
+
+def _plan_one(
+    session: Session, caller: Caller, spec: Mapping[str, Any], basis: _Basis
+) -> PlannedJob:
+    parent, needs_id = _find_parent(session, caller, spec)
+    return PlannedJob(str(spec["stage"]), dict(spec), _plan_stage(spec, basis, parent), needs_id)
+
+
+def _plan_stage(spec: Mapping[str, Any], basis: _Basis, parent: Parent | None) -> Plan:
+    stage = spec["stage"]
+    if stage == "pretrain":
+        return plan_pretrain(spec, basis.data, basis.device)
+    if stage == "finetune":
+        _require(parent, "encoder", allow_none=True)
+        return plan_finetune(spec, basis.data, basis.device, parent=parent)
+    _require(parent, "classifier")
+    return plan_distill(spec, basis.data, basis.device, parent=cast(Parent, parent))
+
+
+def _require(parent: Parent | None, kind: str, *, allow_none: bool = False) -> None:
+    if parent is None and not allow_none:
+        raise SpecInvalid("model_id: a distill job needs a classifier; set model_id or needs")
+    if parent is not None and parent.kind != kind:
+        article = "an" if parent.kind == "encoder" else "a"
+        raise WrongModelKind(
+            f"model_id: found {article} {parent.kind}, this stage starts from "
+            f"{'an' if kind == 'encoder' else 'a'} {kind}"
+        )
+
+
+def _find_parent(
+    session: Session, caller: Caller, spec: Mapping[str, Any]
+) -> tuple[Parent | None, UUID | None]:
+    if spec.get("needs"):
+        needed = get_job(session, caller, UUID(str(spec["needs"])))
+        if needed.state in {JobState.FAILED, JobState.CRASHED, JobState.CANCELLED}:
+            raise SpecInvalid(f"needs: job {needed.id} has ended as {needed.state}; retry it first")
+        return parent_of(needed.plan), needed.id
+    if spec.get("model_id"):
+        model = _own_model(session, caller, UUID(str(spec["model_id"])))
+        architecture = model.manifest["architecture"]
+        kind = "encoder" if model.kind == "encoder" else "classifier"
+        size, channels = architecture["image_size"], architecture["channels"]
+        return Parent(cast(Any, kind), architecture["encoder"], size, channels), None
+    return None, None
+
+
+def _own_model(session: Session, caller: Caller, model_id: UUID) -> Model:
+    statement = select(Model).where(Model.id == model_id, Model.project_id == caller.project_id)
+    # Held until the job is recorded, so that the model cannot be deleted in between.
+    model = session.scalars(statement.with_for_update(read=True, key_share=True)).one_or_none()
+    if model is None:
+        raise ModelNotFound(f"model_id: no model has the id {model_id}")
+    return model

@@ -1,0 +1,1 @@
+"""Plain PyTorch library: arrays, paths, dataclasses and callbacks in, modules and numbers out."""

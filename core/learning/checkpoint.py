@@ -1,0 +1,159 @@
+"""Weights and training checkpoints as safetensors and JSON; no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write all parameters and buffers of a module to one safetensors file."""
+    save_file(_contiguous(module.state_dict()), path)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Read what `save_weights` wrote, into a module of the same architecture.
+
+    Raises:
+        ValueError: A name or a shape differs.
+        safetensors.SafetensorError: The file is not a safetensors file, or cut short.
+    """
+    try:
+        module.load_state_dict(load_file(path), strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{path.name} does not hold the weights of this model: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingState:
+    """Where a run is: steps done, and every tensor that the next step depends on."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    scalars: dict[str, Any]
+
+
+class Checkpoint:
+    """The latest state of one training run, in a folder of its own.
+
+    Args:
+        folder: Made when missing; nothing else may live in it.
+        seconds: Training time between two checkpoints.
+        fingerprint: Identifies the run (configuration and data); plain JSON types.
+    """
+
+    def __init__(self, folder: Path, *, seconds: float, fingerprint: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.seconds = seconds
+        self.fingerprint = json.loads(json.dumps(dict(fingerprint)))
+        self._saved_at = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        return time.monotonic() - self._saved_at >= self.seconds
+
+    def save(self, state: TrainingState) -> None:
+        """Replace the checkpoint; whenever the process dies, a whole one remains."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = self.folder / f"step-{state.step:012d}"
+        unfinished = self.folder / f"unfinished-{os.getpid()}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        save_file(_contiguous(state.tensors), unfinished / "tensors.safetensors")
+        record = {"step": state.step, "scalars": state.scalars, "fingerprint": self.fingerprint}
+        (unfinished / "state.json").write_text(json.dumps(record))
+        for path in (unfinished / "tensors.safetensors", unfinished / "state.json", unfinished):
+            _flush(path)
+        if target.exists():  # the same step again: it holds the same state
+            shutil.rmtree(unfinished)
+        else:
+            unfinished.rename(target)
+            _flush(self.folder)
+        for entry in self.folder.iterdir():
+            if entry != target:
+                shutil.rmtree(entry)
+        self._saved_at = time.monotonic()
+
+    def load(self) -> TrainingState | None:
+        """The latest state, or None when there is none.
+
+        Raises:
+            ValueError: The folder holds the checkpoint of another run.
+        """
+        found = sorted(self.folder.glob("step-*"))
+        if not found:
+            return None
+        record = json.loads((found[-1] / "state.json").read_text())
+        if record["fingerprint"] != self.fingerprint:
+            raise ValueError(
+                f"{self.folder} holds a checkpoint of another run: found "
+                f"{record['fingerprint']}, this one is {self.fingerprint}"
+            )
+        tensors = load_file(found[-1] / "tensors.safetensors")
+        return TrainingState(step=record["step"], tensors=tensors, scalars=record["scalars"])
+
+
+def capture(
+    step: int, module: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+) -> TrainingState:
+    """Weights, optimizer state and the states of the random generators."""
+    tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+    scalars: dict[str, Any] = {}
+    for index, entries in optimizer.state_dict()["state"].items():
+        for name, value in entries.items():
+            key = f"optimizer.{index}.{name}"
+            if isinstance(value, Tensor):
+                tensors[key] = value
+            else:
+                scalars[key] = value
+    tensors["generator"] = generator.get_state()
+    tensors["torch"] = torch.get_rng_state()
+    return TrainingState(step=step, tensors=tensors, scalars=scalars)
+
+
+def restore(
+    state: TrainingState,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> None:
+    """Put back what `capture` took."""
+    module.load_state_dict(
+        {
+            name.removeprefix("module."): tensor
+            for name, tensor in state.tensors.items()
+            if name.startswith("module.")
+        }
+    )
+    entries: dict[int, dict[str, Any]] = {}
+    for key, value in {**state.tensors, **state.scalars}.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            entries.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    generator.set_state(state.tensors["generator"])
+    torch.set_rng_state(state.tensors["torch"])
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _flush(path: Path) -> None:
+    """Make a file or a folder survive a power cut before anything is renamed to it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Models, their artefacts and aliases."""

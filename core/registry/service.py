@@ -1,0 +1,119 @@
+"""Models: find, list, delete, open their files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from core.auth import Caller
+from core.db.models import UNFINISHED, Alias, Job, Model
+from core.db.paging import Page, fetch_page
+from core.errors import FileNotInModel, InUse, ModelNotFound, WrongModelKind
+from core.registry.artifact import MANIFEST, ModelSource, file_key, manifest_bytes, stored_files
+from core.storage.store import BlobStore
+
+
+def get_model(session: Session, caller: Caller, model_id: UUID) -> Model:
+    """The caller's model.
+
+    Raises:
+        ModelNotFound: There is none, or it is another project's.
+    """
+    statement = select(Model).where(Model.id == model_id, Model.project_id == caller.project_id)
+    model = session.scalars(statement).one_or_none()
+    if model is None:
+        raise ModelNotFound(f"model_id: no model has the id {model_id}")
+    return model
+
+
+def resolve_model(session: Session, caller: Caller, reference: str) -> Model:
+    """The caller's model by id or alias.
+
+    Raises:
+        ModelNotFound: Neither a model nor an alias of the caller's project is called so.
+    """
+    try:
+        return get_model(session, caller, UUID(reference))
+    except ValueError:
+        pass  # not an id, so it is an alias
+    model = session.scalars(
+        select(Model)
+        .join(Alias, (Alias.model_id == Model.id) & (Alias.project_id == Model.project_id))
+        .where(Alias.name == reference, Alias.project_id == caller.project_id)
+    ).one_or_none()
+    if model is None:
+        raise ModelNotFound(f"model: no model or alias is called {reference[:200]!r}")
+    return model
+
+
+def list_models(
+    session: Session,
+    caller: Caller,
+    *,
+    filters: Mapping[str, object],
+    cursor: str | None,
+    limit: int,
+) -> Page[Model]:
+    """The caller's models, newest first; filters with the value None are not applied."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    statement = select(Model).where(Model.project_id == caller.project_id).filter_by(**given)
+    return fetch_page(session, statement, Model, cursor=cursor, limit=limit)
+
+
+def require_kind(model: Model, kind: str) -> None:
+    """Raise WrongModelKind unless the model is of the kind."""
+    if model.kind != kind:
+        raise WrongModelKind(f"model {model.id}: found {_article(model.kind)}; needs a {kind}")
+
+
+def source_of(model: Model, store: BlobStore, cache_folder: Path) -> ModelSource:
+    """What the engine and the stages load the model from."""
+    return ModelSource(model.id, model.manifest, store, cache_folder)
+
+
+def read_file(model: Model, store: BlobStore, name: str) -> bytes:
+    """The bytes of a file of the model's artefact.
+
+    Raises:
+        FileNotInModel: The artefact has no such file.
+    """
+    if name == MANIFEST:
+        return manifest_bytes(model.manifest)
+    files = stored_files(model.manifest)
+    if name not in files:
+        allowed = ", ".join(sorted({*files, MANIFEST}))
+        raise FileNotInModel(f"name: the model has no file {name[:200]!r}; it has {allowed}")
+    return store.get(file_key(files[name].sha256))
+
+
+def delete_model(session: Session, caller: Caller, model_id: UUID) -> None:
+    """Remove a model.
+
+    Raises:
+        ModelNotFound: There is none, or it is another project's.
+        InUse: An alias points to it or an unfinished job needs it.
+    """
+    model = get_model(session, caller, model_id)
+    session.refresh(model, with_for_update=True)
+    aliases = session.scalars(select(Alias.name).where(Alias.model_id == model.id)).all()
+    if aliases:
+        raise InUse(f"model_id: the aliases {', '.join(sorted(aliases))} point to this model")
+    jobs = session.scalar(
+        select(func.count())
+        .select_from(Job)
+        .where(
+            Job.state.in_(UNFINISHED),
+            (Job.needs_id == model.job_id) | (Job.spec["model_id"].astext == str(model.id)),
+        )
+    )
+    if jobs:
+        raise InUse(f"model_id: {jobs} unfinished job(s) need this model; cancel them first")
+    session.execute(delete(Model).where(Model.id == model.id))
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

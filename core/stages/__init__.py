@@ -1,0 +1,15 @@
+"""The three stages: where rows and blobs meet tensors."""
+
+from collections.abc import Callable
+
+from core.stages.context import StageContext
+from core.stages.distill import run_distill
+from core.stages.finetune import run_finetune
+from core.stages.outcome import Outcome
+from core.stages.pretrain import run_pretrain
+
+STAGES: dict[str, Callable[[StageContext], Outcome]] = {
+    "pretrain": run_pretrain,
+    "finetune": run_finetune,
+    "distill": run_distill,
+}

@@ -1,0 +1,225 @@
+"""What a stage may touch: its job, images as canvases, parents, and where it reports to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.config import Settings
+from core.datasets.cache import open_cache
+from core.datasets.snapshot import SnapshotItem, get_snapshot, load_items
+from core.db.models import Job, Model
+from core.errors import JobCancelled, ModelNotFound
+from core.jobs.leases import Claim
+from core.jobs.service import record_progress
+from core.learning.architecture import Architecture
+from core.learning.checkpoint import load_weights
+from core.learning.classifier import Classifier
+from core.learning.data import channel_statistics
+from core.learning.encoders import Encoder
+from core.learning.preprocessing import Preprocessing
+from core.learning.run import Run
+from core.learning.trainer import Progress
+from core.registry.artifact import WEIGHTS
+from core.registry.service import source_of
+from core.storage.store import BlobStore
+
+REPORT_SECONDS = 1.0
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class ParentModel:
+    """A model that a stage starts from."""
+
+    model_id: UUID
+    manifest_sha256: str
+    module: Encoder | Classifier
+    preprocessing: Preprocessing
+    classes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """The job as it was when it was claimed."""
+
+    id: UUID
+    project_id: UUID
+    stage: str
+    plan: dict[str, Any]
+    model_id: UUID | None
+    needs_id: UUID | None
+    snapshot_digest: str
+    class_names: list[str]
+
+
+def load_facts(session: Session, job_id: UUID) -> JobFacts:
+    """The facts of a claimed job."""
+    job = session.scalars(select(Job).where(Job.id == job_id)).one()
+    assert job.snapshot_id is not None  # held by a constraint while the job is unfinished
+    snapshot = get_snapshot(session, job.snapshot_id)
+    given = job.spec.get("model_id")
+    return JobFacts(
+        id=job.id,
+        project_id=job.project_id,
+        stage=job.stage,
+        plan=job.plan,
+        model_id=UUID(given) if given else None,
+        needs_id=job.needs_id,
+        snapshot_digest=snapshot.digest,
+        class_names=snapshot.class_names,
+    )
+
+
+class StageContext:
+    """One attempt at one job."""
+
+    def __init__(
+        self,
+        job: JobFacts,
+        held: Claim,
+        *,
+        sessions: sessionmaker[Session],
+        store: BlobStore,
+        settings: Settings,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.job = job
+        self.held = held
+        self.sessions = sessions
+        self.store = store
+        self.settings = settings
+        self.should_stop = should_stop
+        self.device = resolve_device(settings)
+        self._reported = 0.0
+
+    @property
+    def work_dir(self) -> Path:
+        """A folder of this job alone, which a later attempt on this machine finds again."""
+        return self.settings.data_dir / "work" / str(self.job.id)
+
+    def run(self) -> Run:
+        """Device, callbacks and checkpoints for the learning library."""
+        return Run(
+            device=self.device,
+            on_step=self.report,
+            should_stop=self.should_stop,
+            checkpoint_dir=self.work_dir,
+            checkpoint_seconds=self.settings.checkpoint_seconds,
+        )
+
+    def report(self, progress: Progress) -> None:
+        """Write progress and metrics, at most once a second and at the last step.
+
+        Raises:
+            LeaseLost: Another worker holds the job now.
+        """
+        if not self._due(last=progress.step >= progress.steps):
+            return
+        values = {"loss": progress.loss, **progress.metrics}
+        self._record(
+            {
+                "phase": "training",
+                "step": progress.step,
+                "steps": progress.steps,
+                "epoch": progress.epoch,
+                "epochs": progress.epochs,
+                "loss": round(progress.loss, 6),
+                "images_per_second": round(progress.images_per_second, 1),
+                "seconds_left": round(progress.seconds_left, 1),
+            },
+            [(name, progress.step, float(value)) for name, value in values.items()],
+        )
+
+    def canvases(self, items: Sequence[SnapshotItem], preprocessing: Preprocessing) -> Pixels:
+        """The images as (N, S, S, C) uint8, decoded once for all jobs on this machine."""
+        side = preprocessing.image_size
+        return open_cache(
+            self.settings.data_dir / "cache",
+            self.store,
+            [item.sha256 for item in items],
+            canvas=preprocessing.canvas,
+            shape=(side, side, preprocessing.channels),
+            on_image=self._preparing,
+        )
+
+    def new_preprocessing(self, items: Sequence[SnapshotItem]) -> tuple[Preprocessing, Pixels]:
+        """Preprocessing with the channel statistics of these images, and their canvases."""
+        size, channels = self.job.plan["image_size"], self.job.plan["channels"]
+        neutral = Preprocessing(
+            image_size=size, channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels
+        )
+        images_NHWC = self.canvases(items, neutral)
+        mean, std = channel_statistics(images_NHWC)
+        final = Preprocessing(image_size=size, channels=channels, mean=mean, std=std)
+        return final, images_NHWC
+
+    def items(self) -> list[SnapshotItem]:
+        """The snapshot's list."""
+        return load_items(self.store, self.job.snapshot_digest)
+
+    def parent(self) -> ParentModel | None:
+        """The model that the job names, or that the job it needs has made.
+
+        Raises:
+            ModelNotFound: It was deleted meanwhile.
+        """
+        if self.job.model_id is None and self.job.needs_id is None:
+            return None
+        wanted = (
+            Model.id == self.job.model_id
+            if self.job.model_id is not None
+            else Model.job_id == self.job.needs_id
+        )
+        with self.sessions.begin() as session:
+            model = session.scalars(
+                select(Model).where(wanted, Model.project_id == self.job.project_id)
+            ).one_or_none()
+            if model is None:
+                raise ModelNotFound("model_id: the model that this job starts from was deleted")
+            source = source_of(model, self.store, self.settings.data_dir / "models")
+        module = Architecture.from_dict(model.manifest["architecture"]).build()
+        load_weights(module, source.fetch(WEIGHTS))
+        return ParentModel(
+            model_id=model.id,
+            manifest_sha256=model.manifest_sha256,
+            module=module.eval(),
+            preprocessing=Preprocessing.from_dict(model.manifest["preprocessing"]),
+            classes=list(model.manifest.get("classes") or []),
+        )
+
+    def _preparing(self, done: int, total: int) -> None:
+        if self.should_stop():
+            raise JobCancelled("stopped while images were being prepared")
+        if self._due(last=False):
+            self._record({"phase": "preparing images", "step": done, "steps": total}, [])
+
+    def _due(self, *, last: bool) -> bool:
+        now = time.monotonic()
+        if not last and now - self._reported < REPORT_SECONDS:
+            return False
+        self._reported = now
+        return True
+
+    def _record(self, progress: dict[str, Any], metrics: list[tuple[str, int, float]]) -> None:
+        with self.sessions.begin() as session:
+            record_progress(
+                session, self.job.id, self.held.token, progress=progress, metrics=metrics
+            )
+
+
+def resolve_device(settings: Settings) -> str:
+    """The device as torch names it; the CPU when the wanted one is not there."""
+    if settings.device == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    return "cuda"

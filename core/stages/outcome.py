@@ -1,0 +1,95 @@
+"""What a stage leaves behind, and how it becomes a registered model."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from torch import nn
+
+from core.db.models import Model
+from core.jobs.service import succeed
+from core.learning.architecture import Architecture
+from core.learning.checkpoint import save_weights
+from core.learning.evaluation import Score, wilson_interval
+from core.learning.preprocessing import Preprocessing
+from core.registry.artifact import WEIGHTS, publish_files, publish_manifest
+from core.stages.context import ParentModel, StageContext
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A trained module with all that is needed to use it and to know where it comes from."""
+
+    architecture: Architecture
+    module: nn.Module
+    preprocessing: Preprocessing
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    classes: list[str]
+    parent: ParentModel | None
+
+
+def measured(score: Score | None, *, method: str) -> dict[str, Any] | None:
+    """An accuracy with its 95 % interval (Wilson), as it stands in a manifest."""
+    if score is None or score.total == 0:
+        return None
+    low, high = wilson_interval(score.correct, score.total)
+    return {
+        "accuracy": score.accuracy,
+        "interval_95": [low, high],
+        "correct": score.correct,
+        "total": score.total,
+        "method": method,
+    }
+
+
+def publish(context: StageContext, outcome: Outcome) -> Model:
+    """Store the artefact and end the job with it, both or neither.
+
+    Raises:
+        LeaseLost: Another worker holds the job now; the stored files are content-addressed, so
+            nothing is overwritten.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / WEIGHTS
+        save_weights(outcome.module, weights)
+        files = publish_files(context.store, {WEIGHTS: weights})
+    manifest, digest = publish_manifest(context.store, _facts(context, outcome), files)
+    model = Model(
+        id=uuid4(),
+        project_id=context.job.project_id,
+        job_id=context.job.id,
+        parent_id=outcome.parent.model_id if outcome.parent else None,
+        kind=manifest["kind"],
+        manifest=manifest,
+        manifest_sha256=digest,
+    )
+    with context.sessions.begin() as session:
+        succeed(session, context.job.id, context.held.token, model)
+    return model
+
+
+def _facts(context: StageContext, outcome: Outcome) -> dict[str, Any]:
+    parent = outcome.parent
+    return {
+        "kind": "encoder" if outcome.architecture.class_count is None else "classifier",
+        "stage": context.job.stage,
+        "job_id": str(context.job.id),
+        "parent": parent
+        and {"model_id": str(parent.model_id), "manifest_sha256": parent.manifest_sha256},
+        "architecture": outcome.architecture.to_dict(),
+        "parameters": sum(p.numel() for p in outcome.module.parameters()),
+        "preprocessing": asdict(outcome.preprocessing),
+        "classes": outcome.classes,
+        "config": outcome.config,
+        "metrics": outcome.metrics,
+        "snapshot_sha256": context.job.snapshot_digest,
+        "code": {
+            name: importlib.metadata.version(name) for name in ("fewlabels", "torch", "torchvision")
+        },
+    }

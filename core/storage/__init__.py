@@ -1,0 +1,1 @@
+"""Blobs: bytes under content-addressed keys."""

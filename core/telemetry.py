@@ -1,0 +1,75 @@
+"""Structured logs and the metrics registry."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from core.config import Settings
+
+REGISTRY = CollectorRegistry()
+REQUESTS = Counter(
+    "fewlabels_requests_total", "HTTP requests", ["method", "route", "status"], registry=REGISTRY
+)
+REQUEST_SECONDS = Histogram(
+    "fewlabels_request_duration_seconds", "HTTP request time", ["route"], registry=REGISTRY
+)
+INFERENCE_IMAGES = Counter(
+    "fewlabels_inference_images_total", "Images answered", ["outcome"], registry=REGISTRY
+)
+INFERENCE_BATCHES = Counter(
+    "fewlabels_inference_batches_total", "Forward passes of served models", registry=REGISTRY
+)
+INFERENCE_QUEUE = Gauge(
+    "fewlabels_inference_queue_size", "Images waiting for a model", registry=REGISTRY
+)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send every log line, ours and the libraries', through one renderer to standard error."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    renderer: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if settings.log_format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level.upper())
+
+
+def logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger that carries the request and job ids bound around it."""
+    bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return bound
+
+
+@contextmanager
+def bound(**values: object) -> Iterator[None]:
+    """Add these values to every log line inside the block."""
+    with structlog.contextvars.bound_contextvars(**values):
+        yield

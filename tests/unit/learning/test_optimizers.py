@@ -1,0 +1,87 @@
+"""Parameter groups and the schedule."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from core.learning.optimizers import (
+    OPTIMIZERS,
+    OptimizerConfig,
+    build_optimizer,
+    learning_rate_factor,
+)
+
+
+def small_module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_norms_and_biases_do_not_decay(name: str) -> None:
+    module = small_module()
+    before = {key: value.clone() for key, value in module.named_parameters()}
+    config = OptimizerConfig(name=name, learning_rate=0.1, weight_decay=0.5)
+    optimizer = build_optimizer(module, config)
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for key, value in module.named_parameters():
+        assert torch.equal(value, before[key]) == (value.ndim == 1), key
+
+
+def test_lars_scales_by_norms_but_only_matrices() -> None:
+    module = small_module()
+    before = {key: value.clone() for key, value in module.named_parameters()}
+    config = OptimizerConfig(name="lars", learning_rate=1.0, weight_decay=0.0)
+    optimizer = build_optimizer(module, config)
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, 5.0)
+    optimizer.step()
+    for key, value in module.named_parameters():
+        moved = (value - before[key]).norm().item()
+        if value.ndim > 1:
+            assert moved == pytest.approx(0.001 * before[key].norm().item(), rel=1e-3)
+        else:
+            assert moved == pytest.approx(5.0 * value.numel() ** 0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_learns(name: str) -> None:
+    module = small_module()
+    rate = {"sgd": 0.1, "lars": 3.0, "adamw": 0.05}[name]
+    optimizer = build_optimizer(
+        module, OptimizerConfig(name=name, learning_rate=rate, weight_decay=0.0)
+    )
+    inputs = torch.randn(32, 4)
+    targets = (inputs[:, 0] > 0).long()
+    losses = []
+    for _ in range(60):
+        loss = nn.functional.cross_entropy(module(inputs), targets)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_unknown_optimizer() -> None:
+    config = OptimizerConfig(name="adam", learning_rate=0.1, weight_decay=0.0)
+    with pytest.raises(ValueError, match="'adam'"):
+        build_optimizer(small_module(), config)
+
+
+def test_schedule_warms_up_and_falls_to_zero() -> None:
+    factors = [learning_rate_factor(step, steps=100, warmup_steps=10) for step in range(101)]
+    assert factors[0] == pytest.approx(1 / 11)
+    assert factors[10] == 1.0
+    assert max(factors) == 1.0
+    assert factors[55] == pytest.approx(0.5)
+    assert factors[100] == pytest.approx(0.0)
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+
+
+def test_schedule_without_warm_up() -> None:
+    assert learning_rate_factor(0, steps=10, warmup_steps=0) == 1.0

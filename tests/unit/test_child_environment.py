@@ -1,0 +1,31 @@
+"""Children get exactly the settings of their parent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from core.config import Settings, child_environment
+
+
+def test_settings_survive_the_way_through_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Settings(
+        data_dir=tmp_path,
+        broker_url=SecretStr("redis://:pass word@host/0"),
+        port=8123,
+        auth_mode="keys",
+        host="0.0.0.0",
+        max_archive_ratio=1.5,
+        _env_file=None,
+    )
+    monkeypatch.setenv("FEWLABELS_LEASE_SECONDS", "99")
+    monkeypatch.setenv("SOMETHING_ELSE", "kept")
+    environment = child_environment(given)
+    assert environment["SOMETHING_ELSE"] == "kept"
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Settings(_env_file=None) == given

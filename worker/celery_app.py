@@ -1,0 +1,25 @@
+"""The Celery application of the workers: `celery -A worker.celery_app worker`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.signals import setup_logging, worker_shutting_down
+
+from core.config import process_settings
+from core.jobs.queue import make_celery
+from core.telemetry import configure_logging
+from worker.child import shutting_down
+
+app = make_celery(process_settings())
+app.conf.imports = ("worker.tasks",)
+
+
+@setup_logging.connect
+def _one_log_format(**_: Any) -> None:
+    configure_logging(process_settings())
+
+
+@worker_shutting_down.connect
+def _hand_jobs_back(**_: Any) -> None:
+    shutting_down.set()

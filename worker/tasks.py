@@ -1,0 +1,43 @@
+"""The two tasks: run one job, and sweep."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from uuid import UUID
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.config import process_settings
+from core.db.session import make_engine, session_factory
+from core.jobs import leases, outbox
+from core.jobs.queue import RUN_JOB, SWEEP, CeleryQueue
+from core.telemetry import bound, logger
+from worker import child
+from worker.celery_app import app
+
+log = logger(__name__)
+
+
+@lru_cache(maxsize=1)
+def _sessions() -> sessionmaker[Session]:
+    settings = process_settings()
+    sessions = session_factory(make_engine(settings.sqlalchemy_url))
+    outbox.install(sessions, CeleryQueue(app))
+    return sessions
+
+
+@app.task(name=RUN_JOB)
+def run_job(job_id: str) -> None:
+    """Run the job unless somebody else does."""
+    with bound(job_id=job_id):
+        child.run(UUID(job_id), _sessions(), process_settings())
+
+
+@app.task(name=SWEEP)
+def sweep() -> None:
+    """Take jobs from silent workers and send lost hints again."""
+    waiting = CeleryQueue(app).waiting()
+    with _sessions().begin() as session:
+        expired, hinted = leases.sweep(session, hints_waiting=waiting)
+    if expired or hinted:
+        log.info("swept", expired_leases=expired, hints_sent=hinted)
