@@ -76,6 +76,16 @@ def create_key(
     return key, secret
 
 
+def list_keys(session: Session) -> list[tuple[ApiKey, str]]:
+    """All keys with the names of their projects, newest first."""
+    rows = session.execute(
+        select(ApiKey, Project.name)
+        .join(Project, Project.id == ApiKey.project_id)
+        .order_by(ApiKey.created_at.desc())
+    )
+    return [(key, project) for key, project in rows]
+
+
 def revoke_key(session: Session, key_id: UUID) -> None:
     """End a key at once.
 

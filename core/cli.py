@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 from rich.console import Console
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
+from core.auth import DEFAULT_PROJECT, create_key, list_keys, revoke_key
 from core.config import load_settings
-from core.db.session import upgrade
+from core.db.session import make_engine, session_factory, upgrade
+from core.embedded.servers import with_running_database
 from core.embedded.service import run_service
 from core.errors import FewlabelsError
 
@@ -24,6 +29,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+keys = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 # Soft wrap: a URL, a path or a command that is copied from the screen must stay in one piece.
 out = Console(soft_wrap=True, highlight=False)
 err = Console(soft_wrap=True, highlight=False, stderr=True)
@@ -59,10 +66,58 @@ def migrate() -> None:
         say("the database is up to date")
 
 
+@keys.command("create")
+def create_api_key(
+    name: Annotated[str, typer.Option(help="What the key is for.")],
+    project: Annotated[str, typer.Option(help="Made when there is none.")] = DEFAULT_PROJECT,
+    scopes: Annotated[str, typer.Option(help="Of read, write, infer, admin.")] = "read,write,infer",
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make an API key; it is shown this once and never again."""
+    expires = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    with sentences(), database_session(data_dir) as session:
+        wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+        key, secret = create_key(
+            session, project=project, name=name, scopes=wanted, expires_at=expires
+        )
+        say(f"id {key.id}, project {project}, scopes {', '.join(key.scopes)}")
+        print(secret)
+
+
+@keys.command("list")
+def list_api_keys(data_dir: DataDir = None) -> None:
+    """List the API keys, without the keys themselves."""
+    with sentences(), database_session(data_dir) as session:
+        for key, project in list_keys(session):
+            ended = "revoked" if key.revoked_at else f"expires {key.expires_at or 'never'}"
+            print(f"{key.id}  {project}  {key.name}  {','.join(key.scopes)}  {ended}")
+
+
+@keys.command("revoke")
+def revoke_api_key(key_id: UUID, data_dir: DataDir = None) -> None:
+    """End an API key at once."""
+    with sentences(), database_session(data_dir) as session:
+        revoke_key(session, key_id)
+        say(f"revoked {key_id}")
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
     print(installed_version("fewlabels"))
+
+
+@contextmanager
+def database_session(data_dir: Path | None) -> Iterator[Session]:
+    """A transaction on the configured database, or on the embedded one of a running service."""
+    settings = with_running_database(load_settings(data_dir=data_dir))
+    engine = make_engine(settings.sqlalchemy_url, pool_size=1)
+    try:
+        with session_factory(engine).begin() as session:
+            yield session
+    finally:
+        engine.dispose()
 
 
 @contextmanager

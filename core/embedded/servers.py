@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pydantic import SecretStr
 
 from core.config import Settings
-from core.embedded.folder import claimed_folder
-from core.embedded.postgres import start_postgres
+from core.embedded.folder import DataFolder, claimed_folder
+from core.embedded.postgres import running_url, start_postgres
 from core.embedded.processes import end_leftovers
 from core.embedded.supervisor import Supervisor
 from core.embedded.valkey import start_valkey
+from core.errors import EmbeddedServerFailed
 
 
 @contextmanager
@@ -44,3 +45,20 @@ def with_servers(
         tell("starting Valkey")
         found["broker_url"] = SecretStr(start_valkey(supervisor))
     return settings.model_copy(update=found)
+
+
+def with_running_database(settings: Settings) -> Settings:
+    """The settings with the URL of the embedded database that `fewlabels up` runs meanwhile.
+
+    Raises:
+        EmbeddedServerFailed: No URL is set and none runs on the data folder.
+    """
+    if settings.database_url is not None:
+        return settings
+    url = running_url(DataFolder(settings.data_dir).postgres)
+    if url is None:
+        raise EmbeddedServerFailed(
+            f"no database: set FEWLABELS_DATABASE_URL, or start `fewlabels up` "
+            f"on {settings.data_dir} first"
+        )
+    return settings.model_copy(update={"database_url": SecretStr(url)})

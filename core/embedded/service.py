@@ -25,7 +25,6 @@ from core.storage.store import open_store
 HEALTHY_SECONDS = 120.0
 STEP_SECONDS = 0.2
 API_DRAIN_SECONDS = 5
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
@@ -173,7 +172,10 @@ def _stop_on_signals() -> Iterator[StopFlag]:
         del number, frame
         stop.requested = True
 
-    before = {name: signal.signal(name, request) for name in SIGNALS}
+    names = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup asks to outlive the terminal
+        names.append(signal.SIGHUP)
+    before = {name: signal.signal(name, request) for name in names}
     try:
         yield stop
     finally:

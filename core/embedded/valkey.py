@@ -10,6 +10,8 @@ import secrets
 import socket
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from core.embedded.processes import Program
 from core.embedded.supervisor import Supervisor
@@ -83,7 +85,8 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def _answers(url: str) -> bool:
-    client = redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
+    once = Retry(NoBackoff(), 0)  # the caller asks again, sooner than the client would
+    client = redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2, retry=once)
     try:
         return bool(client.ping())
     except redis.RedisError:

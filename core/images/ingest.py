@@ -21,6 +21,7 @@ from core.storage.store import BlobStore
 CHUNK_FILES = 64
 CHUNK_BYTES = 32 * 2**20
 MAX_NAME = 1024
+STORE_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ def ingest(
         digest = hashlib.sha256(file.data).hexdigest()
         return _Verified(file.name[:MAX_NAME], file.data, digest, decoded.info)
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    # Decoding needs a core and the image's memory each; storing mostly waits for a disk.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, ThreadPoolExecutor(STORE_THREADS) as writers:
         for chunk in _chunks(files, report):
             results = list(pool.map(verify, chunk))
             good: list[_Verified] = []
@@ -123,7 +125,7 @@ def ingest(
                     report.reject(file.name, result.code, str(result))
                 else:
                     good.append(result)
-            _record(session, dataset.id, good, report, store_all(pool, store))
+            _record(session, dataset.id, good, report, store_all(writers, store))
             if report.added > room:
                 raise TooManyImages(
                     f"files: the dataset may hold {limits.max_images} images, "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from core.errors import BlobNotFound, StoreUnavailable
-from core.storage.files import replacing, sync_folder
+from core.storage.files import replacing
 from core.storage.keys import KEY, check_key, check_namespace
 
 COPY_BYTES = 2**20
@@ -50,7 +50,6 @@ class FolderStore:
             if not _has_size(path, len(data)):
                 with self._writing(path) as file:
                     file.write(data)
-                sync_folder(path.parent)
 
     def put_file(self, key: str, path: Path) -> None:
         """Store a file's bytes."""
@@ -59,7 +58,6 @@ class FolderStore:
             if not _has_size(target, os.fstat(source.fileno()).st_size):
                 with self._writing(target) as file:
                     shutil.copyfileobj(source, file, COPY_BYTES)
-                sync_folder(target.parent)
 
     def get(self, key: str) -> bytes:
         """The bytes."""

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -233,15 +232,6 @@ def up(*arguments: str | Path) -> subprocess.Popen[str]:
     )
 
 
-def refusal(*arguments: str | Path) -> str:
-    """What `up` says when it does not start: one line, exit code 1."""
-    process = up(*arguments)
-    _, errors = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert len(errors.strip().splitlines()) == 1
-    return errors
-
-
 def wait_up(process: subprocess.Popen[str]) -> tuple[str, str]:
     """What `up` prints until it is up, and its URL."""
     assert process.stdout is not None
@@ -252,36 +242,6 @@ def wait_up(process: subprocess.Popen[str]) -> tuple[str, str]:
             return printed, found.group(1)
     errors = process.stderr.read() if process.stderr else ""
     return pytest.fail(f"up did not come up: {printed}{errors}")
-
-
-@pytest.fixture
-def taken_port() -> Iterator[int]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield int(listener.getsockname()[1])
-
-
-def test_up_refuses_a_taken_port_before_it_starts_anything(tmp_path: Path, taken_port: int) -> None:
-    said = refusal("--data-dir", tmp_path / "data", "--port", str(taken_port))
-    assert f"port {taken_port}" in said
-    assert "--port" in said
-    assert not (tmp_path / "data" / "postgres").exists()
-
-
-def test_up_refuses_a_folder_that_it_cannot_write(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    assert "cannot be written" in refusal("--data-dir", tmp_path / "file", "--port", "0")
-
-
-def test_up_refuses_a_folder_that_is_in_use(embedded: Settings) -> None:
-    said = refusal("--data-dir", embedded.data_dir, "--port", "0")
-    assert f"process {os.getpid()}" in said
-
-
-def test_up_refuses_to_listen_for_others_without_keys(tmp_path: Path) -> None:
-    said = refusal("--data-dir", tmp_path / "data", "--host", "0.0.0.0")
-    assert "FEWLABELS_AUTH_MODE=keys" in said
 
 
 def test_up_survives_a_kill_and_stops_clean(data: Path) -> None:
