@@ -16,10 +16,8 @@ $(READY): pyproject.toml
 	  || { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); set PYTHON=…"; exit 1; }
 	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing into $(VENV) (PyTorch is large: a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' 2>&1 \
-	  | grep -v -e '^WARNING: Location' -e '^$$' || true
-	@$(BIN)/python -c 'import fastapi, torch, torchvision' \
-	  || { echo "the installation did not finish; see the messages above"; exit 1; }
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]' > $(VENV)/install.log 2>&1 \
+	  || { tail -n 15 $(VENV)/install.log; echo "the installation failed; all of it: $(VENV)/install.log"; exit 1; }
 	@touch $@
 
 demo: $(READY) ## run the three stages on real images and print the result

@@ -48,7 +48,8 @@ SIMCLR = SimCLRConfig(
     encoder="resnet10",
     image_size=IMAGE_SIZE,
     channels=1,
-    epochs=100,
+    epochs=50,
+    temperature=1.0,
     augmentation=AUGMENTATION,
 )
 SCRATCH = FinetuneConfig(train="full", epochs=500, augmentation=AUGMENTATION)

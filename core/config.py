@@ -240,4 +240,6 @@ def child_environment(settings: Settings) -> dict[str, str]:
         if value is not None:
             text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             environment[prefix + name.upper()] = text
+    # Threads that spin while they wait take the cores from the API and from other jobs.
+    environment.setdefault("OMP_WAIT_POLICY", "passive")
     return environment

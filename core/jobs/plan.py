@@ -16,13 +16,17 @@ Device = Literal["cpu", "cuda"]
 Plan = dict[str, Any]
 
 MIN_BATCH = 128
-IMAGE_SIZES = {"cpu": (16, 32, 64), "cuda": (16, 32, 64, 96, 128, 160, 224)}
-# Steps, not epochs, decide how much is learnt; the ceiling keeps tiny datasets from being
-# repeated for ever. Measured by benchmarks/digits_label_efficiency.py on the CPU.
-PRETRAIN_STEPS = {"cpu": 1_500, "cuda": 40_000}
-DISTILL_STEPS = {"cpu": 800, "cuda": 20_000}
-SCRATCH_STEPS = {"cpu": 600, "cuda": 5_000}
-MAX_EPOCHS = 1_000
+MIN_IMAGE_SIZE = 8
+MAX_IMAGE_SIZE = {"cpu": 64, "cuda": 224}
+SMALL_GREY = 32  # pixels: digits, letters, stamps rather than scenes
+SMALL_COLOUR = 64
+# Steps, not epochs, decide how much is learnt. The CPU's figures for up to 2,000 images were
+# measured (docs/benchmarks.md); from there they grow with the square root of the images.
+STEPS = {"pretrain": 500, "distill": 600, "scratch": 500, "full": 100}
+MEASURED_IMAGES = 2_000
+MAX_GROWTH = 4.0
+CUDA_EPOCHS = 200
+CUDA_MAX_STEPS = 100_000
 SMALLER = {
     "resnet10_tiny": "resnet10_tiny",
     "resnet10": "resnet10_tiny",
@@ -86,7 +90,8 @@ def plan_pretrain(options: Mapping[str, Any], data: DataFacts, device: Device) -
     batch = _batch_size(options, data.images)
     size, channels = _input(options, data, device)
     steps_per_epoch = max(1, data.images // batch)
-    epochs = _or(options, "epochs", _epochs(PRETRAIN_STEPS[device], steps_per_epoch))
+    optimizer = _or(options, "optimizer", "adamw" if device == "cpu" else "lars")
+    epochs = _or(options, "epochs", _epochs("pretrain", data.images, steps_per_epoch, device))
     return {
         "stage": "pretrain",
         "device": device,
@@ -98,11 +103,11 @@ def plan_pretrain(options: Mapping[str, Any], data: DataFacts, device: Device) -
         "batch_size": batch,
         "epochs": epochs,
         "steps": epochs * steps_per_epoch,
-        "temperature": _or(options, "temperature", 0.2),
-        "optimizer": _or(options, "optimizer", "adamw" if device == "cpu" else "lars"),
-        "learning_rate": _or(options, "learning_rate", _pretrain_rate(options, batch, device)),
+        "temperature": _or(options, "temperature", _temperature(data, size)),
+        "optimizer": optimizer,
+        "learning_rate": _or(options, "learning_rate", _pretrain_rate(optimizer, batch)),
         "weight_decay": _or(options, "weight_decay", 1e-4),
-        "warmup_epochs": max(1.0, round(0.05 * epochs, 1)),
+        "warmup_epochs": min(10.0 if optimizer == "lars" else 2.0, epochs / 10),
         "augmentation": _augmentation(options, data, size),
         "seed": options.get("seed", 0),
     }
@@ -124,6 +129,7 @@ def plan_finetune(
             "train: found 'head' without model_id or needs; a head on random weights learns "
             "nothing, 'full' trains the whole network from scratch"
         )
+    _no_contradiction(options, parent)
     size, channels = _input(options, data, device) if parent is None else _inherited(parent)
     encoder = _or(options, "encoder", _encoder(size, device)) if parent is None else parent.encoder
     batch = min(_or(options, "batch_size", 64), data.labels)
@@ -139,9 +145,9 @@ def plan_finetune(
         "from_scratch": parent is None,
         "train": train,
         "batch_size": batch,
-        "epochs": _or(options, "epochs", _epochs(SCRATCH_STEPS[device], steps_per_epoch)),
-        "learning_rate": _or(options, "learning_rate", 3e-3 if parent is None else 1e-3),
-        "weight_decay": _or(options, "weight_decay", 1e-4),
+        "epochs": _or(options, "epochs", _supervised_epochs(parent, data.labels, steps_per_epoch)),
+        "learning_rate": _or(options, "learning_rate", 3e-3 if parent is None else 3e-4),
+        "weight_decay": _or(options, "weight_decay", 1e-2),
         "augmentation": _augmentation(options, data, size),
         "seed": options.get("seed", 0),
     }
@@ -159,7 +165,7 @@ def plan_distill(
     size, channels = _inherited(parent)
     student = _or(options, "student", SMALLER.get(parent.encoder, parent.encoder))
     steps_per_epoch = max(1, data.images // batch)
-    epochs = _or(options, "epochs", _epochs(DISTILL_STEPS[device], steps_per_epoch))
+    epochs = _or(options, "epochs", _epochs("distill", data.images, steps_per_epoch, device))
     return {
         "stage": "distill",
         "device": device,
@@ -174,7 +180,7 @@ def plan_distill(
         "optimizer": _or(options, "optimizer", "adamw"),
         "learning_rate": _or(options, "learning_rate", 3e-3),
         "weight_decay": _or(options, "weight_decay", 1e-4),
-        "warmup_epochs": max(1.0, round(0.05 * epochs, 1)),
+        "warmup_epochs": min(2.0, epochs / 10),
         "augmentation": _augmentation(options, data, size),
         "seed": options.get("seed", 0),
     }
@@ -213,10 +219,10 @@ def _batch_size(options: Mapping[str, Any], images: int) -> int:
 
 
 def _input(options: Mapping[str, Any], data: DataFacts, device: Device) -> tuple[int, int]:
-    sizes = IMAGE_SIZES[device]
-    fitting = [size for size in sizes if size <= max(16, data.median_short_side * 2)]
-    wanted = [size for size in fitting if size >= data.median_short_side]
-    size = _or(options, "image_size", (wanted or fitting[-1:])[0])
+    # The images' own size, as a multiple of what the strides divide by: enlarging adds nothing.
+    native = (data.median_short_side + 4) // 8 * 8
+    automatic = min(MAX_IMAGE_SIZE[device], max(MIN_IMAGE_SIZE, native))
+    size = _or(options, "image_size", automatic)
     return int(size), 1 if data.greyscale else 3
 
 
@@ -230,12 +236,19 @@ def _encoder(image_size: int, device: Device) -> str:
     return "resnet18" if image_size <= 64 else "resnet50"
 
 
-def _epochs(steps: int, steps_per_epoch: int) -> int:
-    return min(MAX_EPOCHS, max(1, math.ceil(steps / steps_per_epoch)))
+def _epochs(stage: str, images: int, steps_per_epoch: int, device: Device) -> int:
+    if device == "cuda":
+        return max(1, min(CUDA_EPOCHS, CUDA_MAX_STEPS // steps_per_epoch))
+    growth = min(MAX_GROWTH, max(1.0, math.sqrt(images / MEASURED_IMAGES)))
+    return math.ceil(STEPS[stage] * growth / steps_per_epoch)
 
 
-def _pretrain_rate(options: Mapping[str, Any], batch: int, device: Device) -> float:
-    optimizer = _or(options, "optimizer", "adamw" if device == "cpu" else "lars")
+def _supervised_epochs(parent: Parent | None, labels: int, steps_per_epoch: int) -> int:
+    stage = "scratch" if parent is None else "full"
+    return _epochs(stage, labels, steps_per_epoch, "cpu")  # labels are few on any device
+
+
+def _pretrain_rate(optimizer: str, batch: int) -> float:
     if optimizer == "adamw":
         return 2e-3
     if optimizer == "sgd":
@@ -244,9 +257,27 @@ def _pretrain_rate(options: Mapping[str, Any], batch: int, device: Device) -> fl
 
 
 def _augmentation(options: Mapping[str, Any], data: DataFacts, size: int) -> str:
-    coloured = "small" if size <= 64 else "photo"
-    automatic = "greyscale" if data.greyscale else coloured
+    # What may have a right way round is not mirrored: a symmetry that was not used costs less
+    # than one that is not there.
+    grey = "document" if size <= SMALL_GREY else "greyscale"
+    automatic = grey if data.greyscale else "small" if size <= SMALL_COLOUR else "photo"
     return str(_or(options, "augmentation", automatic))
+
+
+def _temperature(data: DataFacts, size: int) -> float:
+    if data.greyscale and size <= SMALL_GREY:
+        return 1.0  # measured: docs/benchmarks.md
+    return 0.5 if size <= SMALL_COLOUR else 0.2  # arXiv 2002.05709, appendix B.9 and table 5
+
+
+def _no_contradiction(options: Mapping[str, Any], parent: Parent | None) -> None:
+    for name in ("encoder", "image_size") if parent is not None else ():
+        asked, found = _or(options, name, None), getattr(parent, name)
+        if asked not in (None, found):
+            raise SpecInvalid(
+                f"{name}: found {asked!r}, the model that the job starts from has {found!r}; "
+                "leave it out, or train from scratch without model_id and needs"
+            )
 
 
 def _need_classes(data: DataFacts) -> None:

@@ -139,10 +139,12 @@ def augment(
     Returns:
         float32 in [0, 1], (views, B, C, S, S).
     """
-    images_NCHW = unit_range(images_BHWC).repeat(views, 1, 1, 1)
-    images_NCHW = _warp(images_NCHW, config, generator)
-    images_NCHW = _recolour(images_NCHW, config, generator)
-    images_NCHW = _blur(images_NCHW, config, generator)
+    # bfloat16 has fewer levels than the images: mixed precision begins after this.
+    with torch.no_grad(), torch.autocast(images_BHWC.device.type, enabled=False):
+        images_NCHW = unit_range(images_BHWC).repeat(views, 1, 1, 1)
+        images_NCHW = _warp(images_NCHW, config, generator)
+        images_NCHW = _recolour(images_NCHW, config, generator)
+        images_NCHW = _blur(images_NCHW, config, generator)
     return images_NCHW.view(views, len(images_BHWC), *images_NCHW.shape[1:])
 
 

@@ -94,7 +94,7 @@ def distill(
     Args:
         images_NHWC: uint8 canvases, labelled or not; at least one batch.
         teacher: Stays as it is.
-        student: Any encoder, as many classes as the teacher; a copy of it is trained.
+        student: Random weights, the teacher's classes; a copy of it is trained.
         config: See `DistillConfig`.
         preprocessing: The teacher's, and from now on the student's.
         run: Device, callbacks, checkpoints.
@@ -105,7 +105,7 @@ def distill(
     Raises:
         ValueError: Teacher and student have different classes, or there are too few images.
         Stopped: The run was asked to stop.
-        Diverged: The loss became infinite or not a number.
+        Diverged: The loss is no longer a number.
     """
     if teacher.head.out_features != student.head.out_features:
         raise ValueError(
@@ -113,8 +113,7 @@ def distill(
             f"the teacher has {teacher.head.out_features}"
         )
     seed_everything(config.seed)
-    frozen = copy.deepcopy(teacher).to(run.device).eval()
-    learner = copy.deepcopy(student)
+    frozen, learner = copy.deepcopy(teacher).to(run.device).eval(), copy.deepcopy(student)
     trainer = run.trainer(
         TrainerConfig.of(config),
         fingerprint={"distill": config.to_dict(), "images": len(images_NHWC)},

@@ -37,10 +37,10 @@ class FinetuneConfig:
     """
 
     train: Literal["head", "full"] = "head"
-    epochs: int = 100
+    epochs: int = 500
     batch_size: int = 64
     optimizer: str = "adamw"
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     warmup_epochs: float = 5.0
     augmentation: AugmentationConfig = PRESETS["small"]
@@ -117,16 +117,7 @@ def finetune(
         Stopped: The run was asked to stop.
         Diverged: The loss became infinite or not a number.
     """
-    if len(images_NHWC) != len(targets_N) or len(targets_N) < 2:
-        raise ValueError(
-            f"found {len(images_NHWC)} images and {len(targets_N)} targets, "
-            "as many of both and at least 2 are needed"
-        )
-    if targets_N.min() < 0 or targets_N.max() >= class_count:
-        raise ValueError(
-            f"targets: found {targets_N.min()} to {targets_N.max()}, "
-            f"allowed are 0 to {class_count - 1}"
-        )
+    _check(len(images_NHWC), targets_N, class_count)
     seed_everything(config.seed)
     encoder = copy.deepcopy(encoder)
     classifier = Classifier(encoder, classification_head(encoder.feature_dim, class_count))
@@ -136,6 +127,19 @@ def finetune(
     else:
         _train_all(classifier, images_NHWC, targets, config, preprocessing, run)
     return classifier.cpu().eval()
+
+
+def _check(images: int, targets_N: NDArray[np.int64], class_count: int) -> None:
+    if images != len(targets_N) or len(targets_N) < 2:
+        raise ValueError(
+            f"found {images} images and {len(targets_N)} targets, "
+            "as many of both and at least 2 are needed"
+        )
+    if targets_N.min() < 0 or targets_N.max() >= class_count:
+        raise ValueError(
+            f"targets: found {targets_N.min()} to {targets_N.max()}, "
+            f"allowed are 0 to {class_count - 1}"
+        )
 
 
 def _fit_head(

@@ -75,7 +75,7 @@ def _minimise(
     weight_KR = features_ND.new_zeros(class_count, features_ND.shape[1], requires_grad=True)
     bias_K = features_ND.new_zeros(class_count, requires_grad=True)
     solver = torch.optim.LBFGS(
-        [weight_KR, bias_K], max_iter=300, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
+        [weight_KR, bias_K], max_iter=300, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
     )
 
     def objective() -> Tensor:

@@ -32,7 +32,7 @@ class SimCLRConfig:
     epochs: int
     views: int = 2
     batch_size: int = 128
-    temperature: float = 0.2
+    temperature: float = 0.5
     hidden_dim: int = 256
     projection_dim: int = 64
     optimizer: str = "adamw"

@@ -59,6 +59,13 @@ def test_views_do_not_depend_on_the_global_generator() -> None:
     assert torch.equal(first, one_view(images, PRESETS["photo"]))
 
 
+def test_mixed_precision_does_not_touch_the_views() -> None:
+    images = random_images(2, 16, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = one_view(images, PRESETS["photo"])
+    assert torch.equal(mixed, one_view(images, PRESETS["photo"]))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_default_changes_nothing(channels: int) -> None:
     images = random_images(3, 16, channels)
