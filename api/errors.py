@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from core import errors
 from core.telemetry import logger
@@ -19,6 +23,7 @@ from core.telemetry import logger
 log = logger(__name__)
 PROBLEM = "application/problem+json"
 SHOWN_CHARACTERS = 200
+SHOWN_FAULTS = 100
 
 STATUS: dict[type[errors.FewlabelsError], int] = {
     errors.Unauthenticated: 401,
@@ -38,6 +43,8 @@ STATUS: dict[type[errors.FewlabelsError], int] = {
     errors.Unavailable: 503,
     errors.DeadlineExceeded: 504,
 }
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = SHORT.maxlong = SHOWN_CHARACTERS
 RETRY_AFTER = {429: "1", 503: "5"}
 
 
@@ -95,6 +102,8 @@ def problem(
         errors=[dict(fault) for fault in faults] or None,
     )
     headers = {"Retry-After": RETRY_AFTER[status]} if status in RETRY_AFTER else {}
+    if body.request_id:  # also where the answer goes past our middleware, as a 500 does
+        headers["X-Request-ID"] = body.request_id
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     content = body.model_dump(mode="json", exclude_none=True)
@@ -108,6 +117,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database_gone)
     app.add_exception_handler(InterfaceError, _database_gone)
+    app.add_exception_handler(NoConnectionFree, _database_gone)
+    app.add_exception_handler(DataError, _not_storable)
+    app.add_exception_handler(ClientDisconnect, _caller_left)
     app.add_exception_handler(Exception, _unknown)
 
 
@@ -128,10 +140,11 @@ async def _known(request: Request, error: Exception) -> JSONResponse:
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    faults = [_fault(entry) for entry in error.errors()]
-    malformed = any(entry["type"] == "json_invalid" for entry in error.errors())
+    entries = error.errors()
+    faults = [_fault(entry) for entry in entries[:SHOWN_FAULTS]]
+    malformed = any(entry["type"] == "json_invalid" for entry in entries)
     first = faults[0]
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    more = f" (and {len(entries) - 1} more)" if len(entries) > 1 else ""
     return problem(
         request,
         status=400 if malformed else 422,
@@ -144,29 +157,59 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
 def _fault(entry: Mapping[str, Any]) -> dict[str, Any]:
     location = [str(part) for part in entry["loc"]]
     if entry["type"] == "json_invalid":
-        reason = entry.get("ctx", {}).get("error", "")
-        return {"field": "body", "detail": f"not JSON: {reason} at character {location[-1]}"}
+        reason = entry.get("ctx", {}).get("error", entry["msg"])
+        # Of FastAPI the place is a part of the location, of pydantic it is in the words.
+        place = f" at character {location[-1]}" if location[-1].isdecimal() else ""
+        return {"field": "body", "detail": f"not JSON: {reason}{place}"}
     field = ".".join(location[1:] or location)
     shown = "" if entry["type"] == "missing" else f"; found {_shown(entry.get('input'))}"
-    return {"field": field, "detail": f"{entry['msg']}{shown}"}
+    said = entry["msg"].removeprefix("Value error, ")
+    return {"field": field, "detail": f"{said}{shown}"}
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = SHORT.repr(value)  # repr would first write out a body of megabytes
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     phrase = http.HTTPStatus(error.status_code).phrase
-    code = "BodyTooLarge" if error.status_code == 413 else phrase.title().replace(" ", "")
+    code = phrase.title().replace(" ", "")
     detail = f"{request.method} {request.url.path[:SHOWN_CHARACTERS]}: {error.detail}"
     if error.status_code == 413:
-        limit = request.scope.get("starlette.max_body_size")
-        detail = f"body: larger than the {limit} bytes allowed here"
+        return body_too_large(request)
     response = problem(request, status=error.status_code, code=code, detail=detail)
     response.headers.update(error.headers or {})
     return response
+
+
+def is_plain_refusal(message: Message) -> bool:
+    """Whether this begins the answer that Starlette gives to a declared length over the limit."""
+    return (
+        message["type"] == "http.response.start"
+        and message["status"] == 413
+        and (b"content-type", PROBLEM.encode()) not in message["headers"]
+    )
+
+
+def body_too_large(request: Request) -> JSONResponse:
+    """The refusal of a body over the limit of its route."""
+    limit = request.scope.get("starlette.max_body_size")
+    detail = f"body: larger than the {limit} bytes allowed here"
+    return problem(request, status=413, code="BodyTooLarge", detail=detail)
+
+
+async def _caller_left(request: Request, error: Exception) -> JSONResponse:
+    log.info("the caller left before its body had come", error=repr(error))
+    detail = "body: ended before the length that was declared"
+    return problem(request, status=400, code="ClientDisconnected", detail=detail)
+
+
+async def _not_storable(request: Request, error: Exception) -> JSONResponse:
+    log.warning("the database refused a value", exc_info=error)
+    detail = "a value in the request is of a form that the database cannot keep or compare"
+    return problem(request, status=422, code="ValueNotStorable", detail=detail)
 
 
 async def _database_gone(request: Request, error: Exception) -> JSONResponse:

@@ -11,14 +11,17 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
-from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from api import errors
 from api.errors import Problem
 from api.lookup import Lookup
 from api.middleware import RequestContext
+from api.openapi import document
 from api.routes import aliases, datasets, health, images, inference, jobs, labels, models
+from api.schemas.datasets import LabelsIn
+from api.schemas.inference import InferenceIn
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
 from core.jobs import outbox
@@ -27,6 +30,7 @@ from core.storage.store import open_store
 from core.telemetry import configure_logging, logger
 
 log = logger(__name__)
+REFERRED = (Problem, LabelsIn, InferenceIn)
 DESCRIPTION = """
 From unlabelled images and a handful of labels to a model that an application can call.
 
@@ -57,7 +61,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_lifespan,
         openapi_tags=[{"name": name, "description": said} for name, said in TAGS.items()],
-        max_body_size=settings.max_json_bytes,
     )
     database = make_engine(settings.sqlalchemy_url)
     app.state.settings = settings
@@ -68,12 +71,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.lookup = Lookup(app.state.sessions, app.state.store, settings)
     outbox.install(app.state.sessions, app.state.queue)
     errors.install(app)
+    # Inside of RequestContext, which gives its refusals the form of all others.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_json_bytes)
     app.add_middleware(RequestContext)
     app.include_router(images.uploads, max_body_size=settings.max_upload_bytes)
     app.include_router(inference.router, max_body_size=settings.max_inference_bytes)
     for module in (datasets, images, labels, jobs, models, aliases, health):
         app.include_router(module.router)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: document(app, referred=REFERRED)  # type: ignore[method-assign]
     return app
 
 
@@ -95,19 +100,3 @@ async def _start_engine(settings: Settings) -> Any:
     # Imported by name in a thread: importing this module must not load PyTorch.
     module = await run_in_threadpool(importlib.import_module, "core.inference.engine")
     return module.Engine(settings)
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document with the Problem schema, which only error responses refer to."""
-    if app.openapi_schema is None:
-        document = get_openapi(
-            title=app.title,
-            version=app.version,
-            description=app.description,
-            routes=app.routes,
-            tags=app.openapi_tags,
-        )
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas["Problem"] = Problem.model_json_schema()
-        app.openapi_schema = document
-    return app.openapi_schema

@@ -7,12 +7,15 @@ import time
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.errors import body_too_large, is_plain_refusal
 from core.telemetry import REQUEST_SECONDS, REQUESTS, bound, logger
 
 log = logger("api.access")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -32,8 +35,17 @@ class RequestContext:
         started = time.perf_counter()
         status = 500
 
+        refused = False
+
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, refused
+            if refused:  # the rest of the answer that ours stands for
+                return
+            if is_plain_refusal(message):
+                response = body_too_large(Request(scope))
+                await response(scope, receive, send_with_headers)
+                refused = True
+                return
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -53,7 +65,8 @@ class RequestContext:
     @staticmethod
     def _record(scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        REQUESTS.labels(scope["method"], route, str(status)).inc()
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        REQUESTS.labels(method, route, str(status)).inc()
         REQUEST_SECONDS.labels(route).observe(seconds)
         if scope["path"] not in QUIET:
             log.info(

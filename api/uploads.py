@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from core.config import Settings
-from core.errors import RequestInvalid
+from core.errors import RequestInvalid, TooManyImages
 from core.images.archives import ArchiveLimits, members
 from core.images.ingest import IncomingFile
 
@@ -22,6 +23,47 @@ MULTIPART = "multipart/form-data"
 def media_type(request: Request) -> str:
     """The content type without its parameters, lower case."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+class _Form(MultiPartParser):
+    """Knows whether the form came to its end: a cut one is otherwise taken as it stands."""
+
+    complete = False
+
+    def on_end(self) -> None:
+        self.complete = True
+
+
+@asynccontextmanager
+async def parsed_form(request: Request, *, max_files: int) -> AsyncIterator[FormData]:
+    """The multipart form of a request; its files are closed with the block.
+
+    Raises:
+        RequestInvalid: The body is not a whole multipart form.
+        TooManyImages: It has more files than that.
+    """
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        async for piece in request.stream():
+            yield piece
+        if not parser.complete:
+            raise MultiPartException("it ends before its closing boundary")
+
+    parser = _Form(request.headers, pieces(), max_files=max_files)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            raise TooManyImages(
+                f"files: found more than {max_files}; at most {max_files} in one request"
+            ) from None
+        raise RequestInvalid(f"body: not a multipart form: {error.message}") from None
+    except UnicodeError as error:  # the client names the charset, and Python knows odd ones
+        raise RequestInvalid(f"body: the form does not fit its charset: {error}") from None
+    try:
+        yield form
+    finally:
+        await form.close()
 
 
 def form_files(form: FormData) -> list[UploadFile]:

@@ -1,4 +1,4 @@
-"""The command line: `fewlabels up`, `fewlabels migrate`, …"""
+"""The command line: `fewlabels up`, `fewlabels demo`, `fewlabels migrate`, …"""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from sqlalchemy.orm import Session
 from core.auth import DEFAULT_PROJECT, create_key, list_keys, revoke_key
 from core.config import load_settings
 from core.db.session import make_engine, session_factory, upgrade
+from core.demo.command import demo
+from core.embedded.commands import become
 from core.embedded.servers import with_running_database
 from core.embedded.service import run_service
 from core.errors import FewlabelsError
+from core.samples import write_samples
 
 app = typer.Typer(
     name="fewlabels",
@@ -31,6 +34,7 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+app.command()(demo)
 # Soft wrap: a URL, a path or a command that is copied from the screen must stay in one piece.
 out = Console(soft_wrap=True, highlight=False)
 err = Console(soft_wrap=True, highlight=False, stderr=True)
@@ -64,6 +68,38 @@ def migrate() -> None:
     with sentences():
         upgrade(load_settings().sqlalchemy_url)
         say("the database is up to date")
+
+
+@app.command()
+def api() -> None:
+    """Run the API alone, on the servers that are set by URL."""
+    with sentences():
+        become("api", load_settings())
+
+
+@app.command()
+def worker() -> None:
+    """Run a job worker alone, on the servers that are set by URL; as many as there are machines."""
+    with sentences():
+        become("worker", load_settings())
+
+
+@app.command()
+def beat() -> None:
+    """Run the sweep for lost and expired jobs, on the servers that are set by URL; one will do."""
+    with sentences():
+        become("beat", load_settings())
+
+
+@app.command()
+def samples(
+    folder: Annotated[Path, typer.Argument(help="Where to; made when it is not there.")],
+) -> None:
+    """Write images to try the service with: digits.zip, labels.csv, heldout/."""
+    with sentences():
+        written = write_samples(folder)
+        for path in (written.archive, written.labels, written.held_out):
+            say(f"wrote {path}")
 
 
 @keys.command("create")

@@ -7,27 +7,52 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.config import Settings
-from core.errors import LeaseLost
 from core.jobs import leases
 from core.jobs.leases import Claim
+from core.jobs.outages import DATABASE_AWAY, outlast
 from core.jobs.service import confirm_cancelled, fail
-from core.jobs.states import JobState
 from core.telemetry import logger
+from worker.lease import LeaseKeeper
 
 log = logger(__name__)
 POLL_SECONDS = 0.2
 EXIT_STOPPED = 3  # worker.run_job ended because it was asked to
+# A lease that is not renewed: when to ask the job to stop, and when to end it, so that it is
+# gone before another worker may take it.
+ASK_REMAINING, END_REMAINING = 0.4, 0.1
+LOST_SECONDS = 2.0  # to end by itself, for a process that has just written the job's end
+SETTLE_SECONDS = 60.0
 
-shutting_down = threading.Event()
+SHUTDOWN, TIME_LIMIT, CANCELLED = "the worker shuts down", "time limit", "cancelled"
+LOST, SILENT = "the lease is lost", "the lease cannot be renewed"
+
+
+class ShutdownFlag:
+    """Whether this worker shuts down.
+
+    Not a threading.Event: its lock is not safe to take in a signal handler.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        """The worker was asked to stop."""
+        self._set = True
+
+    def is_set(self) -> bool:
+        """Whether it was."""
+        return self._set
+
+
+shutting_down = ShutdownFlag()
 
 
 def run(job_id: UUID, sessions: sessionmaker[Session], settings: Settings) -> None:
@@ -35,24 +60,39 @@ def run(job_id: UUID, sessions: sessionmaker[Session], settings: Settings) -> No
     if shutting_down.is_set():
         return
     worker = f"{socket.gethostname()}:{os.getpid()}"
+    claimed_at = time.monotonic()
+    lease_seconds = settings.lease_seconds
     with sessions.begin() as session:
-        held = leases.claim(session, job_id, worker=worker, lease_seconds=settings.lease_seconds)
+        held = leases.claim(session, job_id, worker=worker, lease_seconds=lease_seconds)
     if held is None:
         log.info("nothing to do: the job is not queued")
         return
     log.info("job started", attempt=held.attempt)
-    log_path = settings.data_dir / "logs" / "jobs" / f"{job_id}.log"
-    supervision = Supervision(held, sessions, settings, _start(held, log_path))
-    supervision.watch()
-    supervision.settle()
+    try:
+        process = _start(held, settings.data_dir / "logs" / "jobs" / f"{job_id}.log")
+    except OSError as error:
+        log.error("the job's process did not start", error=str(error))
+        detail = f"the worker could not start the job's process: {error}"
+        with sessions.begin() as session:
+            leases.record_crash(session, held, detail)
+        return
+    keeper = LeaseKeeper(held, sessions, lease_seconds=lease_seconds, claimed_at=claimed_at)
+    with keeper:
+        supervision = Supervision(held, keeper, settings, process)
+        try:
+            supervision.watch()
+        finally:
+            supervision.end_group()  # also what the child started and left behind
+            process.wait()
+        supervision.settle(sessions)
 
 
 def _start(held: Claim, log_path: Path) -> subprocess.Popen[bytes]:
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "worker.run_job", str(held.job_id), str(held.token)]
+    ids = [str(held.job_id), str(held.token), str(os.getpid())]
     with log_path.open("ab") as output:
         return subprocess.Popen(
-            command,
+            [sys.executable, "-m", "worker.run_job", *ids],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -66,52 +106,57 @@ class Supervision:
     def __init__(
         self,
         held: Claim,
-        sessions: sessionmaker[Session],
+        lease: LeaseKeeper,
         settings: Settings,
         process: subprocess.Popen[bytes],
     ) -> None:
         self.held = held
-        self._sessions = sessions
+        self._lease = lease
         self._settings = settings
         self._process = process
         self._started = time.monotonic()
-        self._renewed = time.monotonic()
-        self._asked_to_stop: float | None = None
+        self._end_at: float | None = None
         self._reason = ""
 
     def watch(self) -> None:
-        """Return when the child has ended."""
-        renew_every = self._settings.lease_seconds / 4
+        """Return when the child has ended; no database is asked, so nothing holds this up."""
         while True:
             try:
                 self._process.wait(POLL_SECONDS)
                 return
             except subprocess.TimeoutExpired:
                 pass  # it still runs
-            if shutting_down.is_set():
-                self._ask_to_stop("the worker shuts down")
-            if time.monotonic() - self._started > self._settings.job_seconds:
-                self._ask_to_stop("time limit")
-            # Often while somebody may have cancelled, so that a cancel is felt in a second.
-            if time.monotonic() - self._renewed > min(renew_every, 1.0):
-                self._renew()
-            self._kill_after_grace()
+            if reason := self._reason_to_stop():
+                self._ask_to_stop(reason)
+            late = self._end_at is not None and time.monotonic() > self._end_at
+            if late or self._lease.remaining() < END_REMAINING:
+                self.end_group()
 
-    def settle(self) -> None:
+    def settle(self, sessions: sessionmaker[Session]) -> None:
         """Write how the attempt ended, unless the child has written it."""
-        self._end_group()
         code = self._process.returncode
-        log.info("job process ended", exit_code=code)
-        try:
-            with self._sessions.begin() as session:
+        log.info("job process ended", exit_code=code, asked=self._reason or None)
+
+        def write() -> None:
+            with sessions.begin() as session:
                 self._settle(session, code)
-        except OperationalError as error:
+
+        try:
+            outlast(write, seconds=SETTLE_SECONDS, give_up=shutting_down.is_set)
+        except DATABASE_AWAY as error:
             log.error("the end was not written; the sweep will see to it", error=str(error))
+
+    def end_group(self) -> None:
+        """Kill the child and all that it started."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # nobody of the group is left
 
     def _settle(self, session: Session, code: int) -> None:
         if confirm_cancelled(session, self.held.job_id, self.held.token):
             return
-        if self._reason == "time limit":
+        if self._reason == TIME_LIMIT:
             limit = f"{self._settings.job_seconds:g} seconds (FEWLABELS_JOB_SECONDS)"
             fail(
                 session,
@@ -120,7 +165,8 @@ class Supervision:
                 code="JobTookTooLong",
                 detail=f"the job ran for longer than the {limit} allowed",
             )
-        elif code == EXIT_STOPPED and self._reason:
+        elif code != 0 and (self._reason in {SHUTDOWN, SILENT} or shutting_down.is_set()):
+            # Whether it stopped by itself or had to be killed: it was not the job's fault.
             leases.give_back(session, self.held)
         elif code != 0:
             leases.record_crash(session, self.held, _death(code))
@@ -128,49 +174,41 @@ class Supervision:
             # 0 means that the child wrote the result; if it did not, this is a crash as well.
             leases.record_crash(session, self.held, "the process ended without a result")
 
-    def _renew(self) -> None:
-        self._renewed = time.monotonic()
-        try:
-            with self._sessions.begin() as session:
-                state = leases.renew(session, self.held, lease_seconds=self._settings.lease_seconds)
-        except LeaseLost:
-            # Either the child has just written the end, or another worker took over.
-            if self._reason != "the lease is lost":
-                self._asked_to_stop = time.monotonic() - self._settings.cancel_grace_seconds + 2
-                self._reason = "the lease is lost"
-            return
-        except OperationalError as error:
-            log.warning("the lease was not renewed", error=str(error))
-            return
-        if state == JobState.CANCELLING:
-            self._ask_to_stop("cancelled")
+    def _reason_to_stop(self) -> str:
+        reasons = {
+            LOST: self._lease.lost,
+            CANCELLED: self._lease.cancelled,
+            SHUTDOWN: shutting_down.is_set(),
+            TIME_LIMIT: time.monotonic() - self._started > self._settings.job_seconds,
+            SILENT: self._lease.remaining() < ASK_REMAINING,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
 
     def _ask_to_stop(self, reason: str) -> None:
-        if self._asked_to_stop is None:
+        grace = LOST_SECONDS if reason == LOST else self._settings.cancel_grace_seconds
+        end_at = time.monotonic() + grace
+        if self._end_at is None:
             log.info("asking the job to stop", reason=reason)
-            self._asked_to_stop = time.monotonic()
             self._reason = reason
+            self._end_at = end_at
             self._process.send_signal(signal.SIGTERM)
-
-    def _kill_after_grace(self) -> None:
-        asked = self._asked_to_stop
-        if asked is not None and time.monotonic() - asked > self._settings.cancel_grace_seconds:
-            self._end_group()
-
-    def _end_group(self) -> None:
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return  # nobody of the group is left
+        elif reason == LOST:
+            self._end_at = min(self._end_at, end_at)
 
 
 def _death(code: int) -> str:
     if code >= 0:
         return f"the process ended with exit code {code}; its log has the reason"
-    name = signal.Signals(-code).name
+    names = {number.value: number.name for number in signal.Signals}
+    name = names.get(-code, f"signal {-code}")
     if name == "SIGKILL":
         return (
             "the process was killed (SIGKILL), most often because the machine ran out of memory: "
             "try a smaller batch_size, image_size or encoder"
+        )
+    if name == "SIGBUS":
+        return (
+            "the process died of SIGBUS, most often because the disk of FEWLABELS_DATA_DIR is "
+            "full; make room there"
         )
     return f"the process died of {name}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import sys
 import threading
+import time
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
@@ -16,11 +19,12 @@ from core.db.session import make_engine, session_factory
 from core.errors import FewlabelsError, JobCancelled, LeaseLost
 from core.jobs import outbox
 from core.jobs.leases import Claim
+from core.jobs.outages import DATABASE_AWAY, outlast
 from core.jobs.queue import CeleryQueue, make_celery
 from core.jobs.service import fail
 from core.learning.trainer import Diverged, Stopped
 from core.stages import STAGES
-from core.stages.context import StageContext, load_facts
+from core.stages.context import JobFacts, StageContext, load_facts
 from core.stages.outcome import publish
 from core.storage.store import open_store
 from core.telemetry import bound, configure_logging, logger
@@ -28,75 +32,138 @@ from worker.child import EXIT_STOPPED
 
 log = logger(__name__)
 OUT_OF_MEMORY = "try a smaller batch_size, image_size or encoder"
+WATCH_SECONDS = 0.5
+NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
-def main(job_id: UUID, token: int) -> int:
-    """Run the job; the exit code says whether a result was written (0) or it was stopped (3)."""
+def main(job_id: UUID, token: int, worker_pid: int) -> int:
+    """Run the job of the worker with this process id.
+
+    Returns:
+        The exit code: 0 when an end was written, 3 when it was stopped, 1 when the database was
+        away for too long to write it, so that the job should be tried again.
+    """
     settings = process_settings()
+    stop = StopRequest(worker_pid)
+    # Soon enough that the process is gone before another worker may take the job.
+    stop.watch_worker(grace_seconds=min(settings.cancel_grace_seconds, settings.lease_seconds / 3))
     configure_logging(settings)
     sessions = session_factory(make_engine(settings.sqlalchemy_url, pool_size=2))
     outbox.install(sessions, CeleryQueue(make_celery(settings)))
     with bound(job_id=str(job_id)):
-        return _run(Claim(job_id, token, 0), sessions, settings)
+        return _run(Claim(job_id, token, 0), sessions, settings, stop)
 
 
-def _run(held: Claim, sessions: sessionmaker[Session], settings: Settings) -> int:
-    stop = _StopRequest()
-    try:
+def _run(
+    held: Claim, sessions: sessionmaker[Session], settings: Settings, stop: StopRequest
+) -> int:
+    def fail_job(code: str, detail: str) -> None:
         with sessions.begin() as session:
-            facts = load_facts(session, held.job_id)
-        context = StageContext(
-            facts,
-            held,
-            sessions=sessions,
-            store=open_store(settings.store_url),
-            settings=settings,
-            should_stop=stop,
-        )
-        model = publish(context, STAGES[facts.stage](context))
-        shutil.rmtree(context.work_dir, ignore_errors=True)
-        log.info("job succeeded", model_id=str(model.id))
+            fail(session, held.job_id, held.token, code=code, detail=detail)
+
+    try:
+        _make_model(held, sessions, settings, stop)
         return 0
     except (Stopped, JobCancelled):
         log.info("job stopped on request")
         return EXIT_STOPPED
     except LeaseLost as error:
-        log.warning("another worker holds the job", detail=str(error))
+        log.warning("the job is not held any more", detail=str(error))
         return EXIT_STOPPED
+    except DATABASE_AWAY as error:
+        log.error("the database is away", exc_info=error)
+        return 1
     except Exception as error:
-        code, detail = _said(error)
+        code, detail = describe(error)
         log.error("job failed", code=code, exc_info=error)
-    with sessions.begin() as session:
-        fail(session, held.job_id, held.token, code=code, detail=detail)
+    outlast(partial(fail_job, code, detail), seconds=settings.lease_seconds, give_up=stop)
     return 0
 
 
-def _said(error: Exception) -> tuple[str, str]:
+def _make_model(
+    held: Claim, sessions: sessionmaker[Session], settings: Settings, stop: StopRequest
+) -> None:
+    def load() -> JobFacts:
+        with sessions.begin() as session:
+            return load_facts(session, held.job_id)
+
+    facts = outlast(load, seconds=settings.lease_seconds, give_up=stop)
+    context = StageContext(
+        facts,
+        held,
+        sessions=sessions,
+        store=open_store(settings.store_url),
+        settings=settings,
+        should_stop=stop,
+    )
+    model_id = publish(context, STAGES[facts.stage](context))
+    shutil.rmtree(context.work_dir, ignore_errors=True)
+    log.info("job succeeded", model_id=str(model_id))
+
+
+def describe(error: Exception) -> tuple[str, str]:
     """A code and words for people."""
+    if isinstance(error, MemoryError) or any(said in str(error).lower() for said in NO_MEMORY):
+        return "OutOfMemory", f"the job needs more memory than there is: {OUT_OF_MEMORY}"
+    if _disk_is_full(error):
+        return "DiskFull", f"a disk is full; make room and retry the job: {error}"
     if isinstance(error, FewlabelsError):
         return error.code, str(error)
     if isinstance(error, Diverged):
         return "Diverged", str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "OutOfMemory", f"the job needs more memory than there is: {OUT_OF_MEMORY}"
     return "InternalError", f"{type(error).__name__}: {error}; the job's log has more"
 
 
-class _StopRequest:
-    """True once the worker asks to stop, or is gone."""
+def _disk_is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return True
+        # What is not written in Python says it in words only.
+        if f"os error {errno.ENOSPC})" in str(error):
+            return True
+        error = error.__cause__
+    return False
 
-    def __init__(self) -> None:
-        self._asked = threading.Event()
-        self._parent = os.getppid()
+
+class StopRequest:
+    """True once the worker asks to stop, or is gone.
+
+    Args:
+        worker_pid: The parent process as the worker named it. Asking for it here would be too
+            late for a worker that died while the libraries were being loaded.
+    """
+
+    def __init__(self, worker_pid: int) -> None:
+        self._asked = False
+        self._worker_pid = worker_pid
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to answer
 
-    def _ask(self, *_: object) -> None:
-        self._asked.set()
-
     def __call__(self) -> bool:
-        return self._asked.is_set() or os.getppid() != self._parent
+        return self._asked or self._orphaned()
+
+    def watch_worker(self, *, grace_seconds: float) -> None:
+        """From now on, end this process and all it started when the worker is gone.
+
+        It may end by itself within the time of grace, which saves a checkpoint.
+        """
+
+        def watch() -> None:
+            while not self._orphaned():
+                time.sleep(WATCH_SECONDS)
+            time.sleep(grace_seconds)
+            if os.getpgrp() == os.getpid():
+                os.killpg(os.getpid(), signal.SIGKILL)
+            os._exit(EXIT_STOPPED)
+
+        threading.Thread(target=watch, name="worker watch", daemon=True).start()
+
+    def _orphaned(self) -> bool:
+        return os.getppid() != self._worker_pid
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True  # not an Event, whose lock is not safe to take in a signal handler
 
 
 if __name__ == "__main__":
-    sys.exit(main(UUID(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(UUID(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

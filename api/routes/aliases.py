@@ -10,12 +10,13 @@ from api.auth import ReadCaller, WriteCaller
 from api.dependencies import SessionDep
 from api.errors import responses
 from api.schemas.models import AliasIn, AliasOut
+from api.schemas.text import Text
 from core.db.models import Alias
 from core.errors import ModelNotFound
 from core.registry import aliases
 
 router = APIRouter(tags=["aliases"])
-AliasName = Annotated[str, Path(max_length=200, examples=["production"])]
+AliasName = Annotated[Text, Path(max_length=200, examples=["production"])]
 
 
 @router.get(
@@ -32,7 +33,7 @@ def list_aliases(session: SessionDep, caller: ReadCaller) -> list[Alias]:
     summary="Point a name at a model: promote, roll back",
 )
 def put_alias(name: AliasName, body: AliasIn, session: SessionDep, caller: WriteCaller) -> Alias:
-    return aliases.put_alias(session, caller, name, str(body.model_id))
+    return aliases.put_alias(session, caller, name, body.model_id)
 
 
 @router.delete(

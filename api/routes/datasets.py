@@ -11,6 +11,7 @@ from api.auth import ReadCaller, WriteCaller
 from api.dependencies import Cursor, Limit, SessionDep
 from api.errors import responses
 from api.schemas.datasets import DatasetDetailOut, DatasetIn, DatasetOut, DatasetPage
+from api.schemas.text import Text
 from core.datasets import service
 from core.db.models import Dataset
 from core.errors import DatasetNotFound, InUse, NameTaken
@@ -37,7 +38,7 @@ def create_dataset(
 def list_datasets(
     session: SessionDep,
     caller: ReadCaller,
-    name: Annotated[str | None, Query(description="Only the dataset of this name.")] = None,
+    name: Annotated[Text | None, Query(description="Only the dataset of this name.")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> DatasetPage:

@@ -81,6 +81,9 @@ async def _probe(name: str, check: Callable[[], Any]) -> str:
 async def _engine(state: Any) -> str:
     if not state.engine.done():
         return "loading"
+    if state.engine.exception() is not None:
+        log.warning("not ready", part="engine", error=repr(state.engine.exception()))
+        return "does not answer"
     engine = cast("Engine", await state.engine)
     return await _probe("engine", engine.check)
 

@@ -14,12 +14,14 @@ from api.auth import ReadCaller, WriteCaller
 from api.dependencies import Cursor, Limit, SessionDep, SettingsDep, StoreDep
 from api.errors import responses
 from api.schemas.datasets import ImageOut, ImagePage, UploadOut
+from api.schemas.text import Text
 from api.uploads import (
     MULTIPART,
     form_files,
     incoming_from_archive,
     incoming_from_form,
     media_type,
+    parsed_form,
     spooled,
 )
 from core.auth import Caller
@@ -86,7 +88,7 @@ async def upload_images(
     await run_in_threadpool(_refuse_early, sessions, caller, dataset_id)
     add = _Adder(session, caller, dataset_id, store, settings)
     if media_type(request) == MULTIPART:
-        async with request.form(max_files=settings.max_upload_files) as form:
+        async with parsed_form(request, max_files=settings.max_upload_files) as form:
             files = incoming_from_form(form_files(form), max_bytes=settings.max_image_bytes)
             return await run_in_threadpool(add, files)
     async with spooled(request, settings.data_dir / "uploads") as path:
@@ -132,7 +134,7 @@ def list_images(
     dataset_id: UUID,
     session: SessionDep,
     caller: ReadCaller,
-    name: Annotated[str | None, Query(description="Only images of this file name.")] = None,
+    name: Annotated[Text | None, Query(description="Only images of this file name.")] = None,
     labelled: Annotated[bool | None, Query(description="Only with, or without, a label.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from api.auth import Credentials
 from api.errors import responses
 from api.lookup import Lookup
+from api.openapi import schema_of
 from api.schemas.inference import (
     EmbeddingOut,
     EmbedOut,
@@ -25,7 +26,7 @@ from api.schemas.inference import (
     PredictOut,
     ScoredLabel,
 )
-from api.uploads import MULTIPART, form_files, media_type
+from api.uploads import MULTIPART, form_files, media_type, parsed_form
 from core.config import Settings
 from core.errors import (
     BodyTooLarge,
@@ -38,6 +39,7 @@ from core.errors import (
     WrongModelKind,
 )
 from core.images.decoding import DecodedImage, decode
+from core.images.ingest import stored_name
 from core.registry.artifact import ModelSource
 from core.telemetry import INFERENCE_IMAGES
 
@@ -58,7 +60,7 @@ INFERENCE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": InferenceIn.model_json_schema()},
+            "application/json": {"schema": schema_of(InferenceIn)},
             MULTIPART: {
                 "schema": {
                     "type": "object",
@@ -169,13 +171,12 @@ def _require_kind(source: ModelSource, kind: str | None) -> None:
 
 async def _parse(request: Request, settings: Settings) -> _Asked:
     if media_type(request) == MULTIPART:
-        async with request.form(max_files=settings.max_inference_images + 1) as form:
+        async with parsed_form(request, max_files=settings.max_inference_images) as form:
             files = form_files(form)
             text = {key: value for key, value in form.multi_items() if isinstance(value, str)}
             fields: dict[str, Any] = {key: text[key] for key in ("model", "top_k") if key in text}
             parsed = _validated({**fields, "images": ["-"] * len(files)})
-            _check_count(len(files), settings)
-            sent = [_Sent(file.filename, await file.read()) for file in files]
+            sent = [_Sent(stored_name(file.filename or ""), await file.read()) for file in files]
             return _Asked(parsed.model, parsed.top_k, sent)
     parsed = _validated(await request.body())
     _check_count(len(parsed.images), settings)

@@ -23,6 +23,7 @@ from api.schemas.jobs import (
     MetricsOut,
     SeriesOut,
 )
+from api.schemas.text import Text
 from core.db.models import Job
 from core.errors import (
     DatasetNotFound,
@@ -98,7 +99,7 @@ def get_metrics(
     job_id: UUID,
     session: SessionDep,
     caller: ReadCaller,
-    name: Annotated[str | None, Query(description="Only this series.")] = None,
+    name: Annotated[Text | None, Query(description="Only this series.")] = None,
 ) -> MetricsOut:
     job = service.get_job(session, caller, job_id)
     rows = service.list_metrics(session, job, name=name)

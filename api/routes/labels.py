@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +17,7 @@ from pydantic import ValidationError
 from api.auth import WriteCaller
 from api.dependencies import SessionDep, SettingsDep
 from api.errors import responses
+from api.openapi import schema_of
 from api.schemas.datasets import LabelIn, LabelsIn, LabelsOut
 from api.uploads import media_type
 from core.datasets import service
@@ -22,12 +25,14 @@ from core.datasets.labels import Assignment, LabelReport, put_labels
 from core.errors import BodyTooLarge, DatasetNotFound, LabelsInvalid, RequestInvalid
 
 router = APIRouter(tags=["labels"])
+EXTRA = "columns too many"
+FIELDS = ("file", "image_id", "label")
 CSV_EXAMPLE = "file,label\na.png,bolt\nb.png,nut\n"
 LABELS_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": LabelsIn.model_json_schema()},
+            "application/json": {"schema": schema_of(LabelsIn)},
             "text/csv": {"schema": {"type": "string"}, "example": CSV_EXAMPLE},
         },
     }
@@ -80,9 +85,8 @@ def _from_csv(body: bytes) -> list[Assignment]:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestInvalid(f"body: CSV must be UTF-8; byte {error.start} is not") from None
-    rows = csv.DictReader(io.StringIO(text, newline=""), restkey="extra columns")
-    columns = [name.strip().lower() for name in rows.fieldnames or []]
-    rows.fieldnames = columns
+    rows = csv.DictReader(io.StringIO(text, newline=""), restkey=EXTRA)
+    columns = _columns(rows)
     if "label" not in columns or not {"file", "image_id"} & set(columns):
         raise RequestInvalid(
             f"body: the first CSV line names the columns {columns}; "
@@ -92,14 +96,9 @@ def _from_csv(body: bytes) -> list[Assignment]:
     problems: list[dict[str, object]] = []
     for row in _rows(rows):
         try:
-            cells = {name: (row.get(name) or "").strip() or None for name in columns}
-            label = LabelIn.model_validate(
-                {name: cells[name] for name in ("file", "image_id", "label") if name in cells}
-            )
-            assignments.append(_assignment(rows.line_num, label))
-        except ValidationError as error:
-            detail = "; ".join(str(entry["msg"]) for entry in error.errors())
-            problems.append({"line": rows.line_num, "detail": detail})
+            assignments.append(_assignment(rows.line_num, _from_row(row, columns)))
+        except LabelsInvalid as error:
+            problems.append({"line": rows.line_num, "detail": str(error)})
     if problems:
         raise LabelsInvalid(
             f"labels: {len(problems)} lines are malformed, nothing was changed; the first: "
@@ -111,11 +110,36 @@ def _from_csv(body: bytes) -> list[Assignment]:
     return assignments
 
 
-def _rows(rows: csv.DictReader[str]) -> Any:
+def _from_row(row: dict[str, Any], columns: list[str]) -> LabelIn:
+    if EXTRA in row:
+        raise LabelsInvalid(
+            f"more than the {len(columns)} columns of the first line; quote a value with a comma"
+        )
+    cells = {name: (row.get(name) or "").strip() or None for name in columns}
     try:
+        return LabelIn.model_validate({name: cells[name] for name in FIELDS if name in cells})
+    except ValidationError as error:
+        said = (f"{'.'.join(map(str, e['loc'])) or 'line'}: {e['msg']}" for e in error.errors())
+        raise LabelsInvalid("; ".join(said)) from None
+
+
+def _columns(rows: csv.DictReader[str]) -> list[str]:
+    with _told(rows):
+        rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or []]
+    return list(rows.fieldnames)
+
+
+def _rows(rows: csv.DictReader[str]) -> Iterator[dict[str, Any]]:
+    with _told(rows):
         yield from rows
+
+
+@contextmanager
+def _told(rows: csv.DictReader[str]) -> Iterator[None]:
+    try:
+        yield
     except csv.Error as error:
-        raise RequestInvalid(f"body: line {rows.line_num} is not CSV: {error}") from None
+        raise RequestInvalid(f"body: line {rows.line_num + 1} is not CSV: {error}") from None
 
 
 def _assignment(line: int, label: LabelIn) -> Assignment:

@@ -8,8 +8,12 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+from api.schemas.text import WITHOUT_NUL, Text
+
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), WITHOUT_NUL
+]
+ClassName = Name
 
 
 class DatasetIn(BaseModel):
@@ -110,7 +114,7 @@ class LabelIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    file: str | None = Field(default=None, max_length=1024, examples=["bolt-17.png"])
+    file: Text | None = Field(default=None, min_length=1, max_length=1024, examples=["bolt-17.png"])
     image_id: UUID | None = None
     label: ClassName | None = Field(description="null takes the label away", examples=["bolt"])
 

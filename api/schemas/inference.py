@@ -6,6 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.schemas.text import Text
+
 # A red 8×8 PNG, so that the examples work as they stand.
 SAMPLE_PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFElEQVR4nGM8ISfHgA0wYRUdtBIA0MoBFD5jqJkA"
@@ -21,7 +23,7 @@ class InferenceIn(BaseModel):
         json_schema_extra={"examples": [{"model": "production", "images": [SAMPLE_PNG]}]},
     )
 
-    model: str = Field(min_length=1, max_length=200, description="Id or alias.")
+    model: Text = Field(min_length=1, max_length=200, description="Id or alias.")
     images: list[str] = Field(
         min_length=1, description="JPEG, PNG or WebP files in base64 (data: URIs too)."
     )

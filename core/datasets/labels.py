@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from core.db.models import Dataset, Image, ImageName, Label
 from core.errors import LabelsInvalid
+from core.images.ingest import stored_name
 
 SHOWN_PROBLEMS = 100
 STATEMENT_ROWS = 5_000
@@ -46,13 +47,19 @@ def put_labels(
         LabelsInvalid: Images are unknown, ambiguous or named twice with different classes;
             every line is listed.
     """
-    by_file = _resolve_names(session, dataset.id, {a.file for a in assignments if a.file})
+    # One at a time: two that set and remove the same labels could wait for each other.
+    session.execute(
+        select(Dataset.id).where(Dataset.id == dataset.id).with_for_update(key_share=True)
+    )
+    by_file = _resolve_names(
+        session, dataset.id, {stored_name(a.file) for a in assignments if a.file}
+    )
     by_id = _known_ids(session, dataset.id, {a.image_id for a in assignments if a.image_id})
     problems: list[dict[str, object]] = []
     chosen: dict[UUID, Assignment] = {}
     for assignment in assignments:
         images = (
-            by_file.get(assignment.file, set())
+            by_file.get(stored_name(assignment.file), set())
             if assignment.file is not None
             else {assignment.image_id} & by_id
         )

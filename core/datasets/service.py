@@ -57,9 +57,16 @@ def create_dataset(
 
 
 def get_dataset(
-    session: Session, caller: Caller, dataset_id: UUID, *, lock: bool = False
+    session: Session,
+    caller: Caller,
+    dataset_id: UUID,
+    *,
+    lock: bool = False,
+    deleting: bool = False,
 ) -> Dataset:
     """The caller's dataset; `lock` holds off its deletion until the transaction ends.
+
+    `deleting` waits for those who hold it so, and for others who delete it.
 
     Raises:
         DatasetNotFound: There is none, or it is another project's.
@@ -69,6 +76,8 @@ def get_dataset(
     )
     if lock:
         statement = statement.with_for_update(read=True, key_share=True)
+    if deleting:
+        statement = statement.with_for_update()
     dataset = session.scalars(statement).one_or_none()
     if dataset is None:
         raise DatasetNotFound(f"dataset_id: no dataset has the id {dataset_id}")
@@ -116,8 +125,7 @@ def delete_dataset(session: Session, caller: Caller, dataset_id: UUID) -> None:
         DatasetNotFound: There is none, or it is another project's.
         InUse: An unfinished job needs it.
     """
-    dataset = get_dataset(session, caller, dataset_id)
-    session.refresh(dataset, with_for_update=True)
+    dataset = get_dataset(session, caller, dataset_id, deleting=True)
     jobs = session.scalar(
         select(func.count())
         .select_from(Job)

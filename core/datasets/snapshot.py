@@ -100,8 +100,9 @@ def get_snapshot(session: Session, snapshot_id: UUID) -> Snapshot:
 
 def load_items(store: BlobStore, digest: str) -> list[SnapshotItem]:
     """The frozen list, in the order of the hashes."""
-    lines = store.get(snapshot_key(digest)).decode().splitlines()
-    return [SnapshotItem(*json.loads(line)) for line in lines]
+    # Not splitlines: class names may hold what Unicode counts as line ends.
+    lines = store.get(snapshot_key(digest)).decode().split("\n")
+    return [SnapshotItem(*json.loads(line)) for line in lines if line]
 
 
 def snapshot_key(digest: str) -> str:

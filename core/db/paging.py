@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -39,8 +39,9 @@ def decode_cursor(cursor: str) -> tuple[datetime, UUID]:
     """
     try:
         moment, _, row_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition("|")
-        return datetime.fromisoformat(moment), UUID(row_id)
-    except (ValueError, binascii.Error):
+        # Postgres does not take every offset from UTC that Python does.
+        return datetime.fromisoformat(moment).astimezone(UTC), UUID(row_id)
+    except (ValueError, OverflowError, binascii.Error):
         raise RequestInvalid(
             f"cursor: found {cursor[:80]!r}; pass the next_cursor of the previous page unchanged"
         ) from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,12 @@ from types import FrameType
 
 from core.config import Settings, child_environment
 from core.db.session import upgrade
+from core.embedded.commands import (
+    api_command,
+    beat_command,
+    forget_schedule,
+    worker_command,
+)
 from core.embedded.folder import DataFolder, claimed_folder
 from core.embedded.processes import Child, Program, end_leftovers
 from core.embedded.servers import with_servers
@@ -24,7 +29,6 @@ from core.storage.store import open_store
 
 HEALTHY_SECONDS = 120.0
 STEP_SECONDS = 0.2
-API_DRAIN_SECONDS = 5
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
@@ -75,33 +79,17 @@ def base_url(settings: Settings) -> str:
 def service_programs(settings: Settings, folder: DataFolder) -> list[Program]:
     """API, worker and beat in the order of their start; they are stopped in the reverse one."""
     environment = child_environment(settings)
-    python = [sys.executable, "-m"]
-    # Celery and uvicorn look into the working folder first; run/ holds nothing to import.
-    worker = [*python, "celery", "-A", "worker.celery_app", "worker"]
-    # Nobody listens to the events that workers send each other.
-    common = ["--loglevel", settings.log_level, "--without-gossip", "--without-mingle"]
-    beat = ["-B", "-Q", "sweeps", "-c", "1", "--schedule", str(folder.run / "beat-schedule")]
     return [
-        Program(name="api", command=[*python, "uvicorn", *_api(settings)], environment=environment),
+        Program(name="api", command=api_command(settings), environment=environment),
         Program(
             name="worker",
-            command=[*worker, *common, "-c", str(settings.worker_concurrency), "-n", "worker@%h"],
+            command=worker_command(settings),
             environment=environment,
             # It passes the request on to a running job, which may use up this time.
             grace_seconds=settings.cancel_grace_seconds + 5,
         ),
-        Program(
-            name="beat", command=[*worker, *common, *beat, "-n", "beat@%h"], environment=environment
-        ),
+        Program(name="beat", command=beat_command(settings, folder.run), environment=environment),
     ]
-
-
-def _api(settings: Settings) -> list[str]:
-    address = ["--host", settings.host, "--port", str(settings.port)]
-    server = ["--http", "httptools", "--loop", "uvloop", "--no-access-log", "--no-server-header"]
-    drain = ["--timeout-graceful-shutdown", str(API_DRAIN_SECONDS)]
-    level = ["--log-level", settings.log_level]
-    return ["--factory", "api.main:create_app", *address, *server, *drain, *level]
 
 
 def _start(settings: Settings, supervisor: Supervisor, *, tell: Callable[[str], None]) -> None:
@@ -111,8 +99,7 @@ def _start(settings: Settings, supervisor: Supervisor, *, tell: Callable[[str], 
     upgrade(settings.sqlalchemy_url)
     open_store(settings.store_url).prepare()
     supervisor.check_stop()
-    for schedule in supervisor.folder.run.glob("beat-schedule*"):
-        schedule.unlink()  # may be torn after a crash, and is made anew
+    forget_schedule(supervisor.folder.run)
     tell("starting API and worker")
     programs = service_programs(settings, supervisor.folder)
     children = {program.name: supervisor.start(program) for program in programs}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 from sqlalchemy import func, select
@@ -15,12 +16,15 @@ from sqlalchemy.orm import Session
 
 from core.db.models import Dataset, Image, ImageName
 from core.errors import ImageInvalid, TooManyImages
+from core.images.archives.entries import shown_name
 from core.images.decoding import ImageInfo, decode
 from core.storage.store import BlobStore
 
+RowT = TypeVar("RowT")
 CHUNK_FILES = 64
 CHUNK_BYTES = 32 * 2**20
-MAX_NAME = 1024
+STATEMENT_ROWS = 2_000
+MAX_NAME_BYTES = 1024  # an index row of Postgres holds 2,704 bytes at most
 STORE_THREADS = 8
 
 
@@ -77,14 +81,19 @@ class IngestReport:
 @dataclass(frozen=True, slots=True)
 class _Verified:
     name: str
-    data: bytes
     sha256: str
+    byte_count: int
     info: ImageInfo
 
 
 def image_key(sha256: str) -> str:
     """Where the bytes of an image lie in the blob store."""
     return f"images/{sha256}"
+
+
+def stored_name(raw: str) -> str:
+    """A file name as it is kept and looked up: fit to store, at most 1024 bytes of UTF-8."""
+    return shown_name(raw).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
 def ingest(
@@ -97,53 +106,34 @@ def ingest(
 ) -> IngestReport:
     """Add images to a dataset; a bad file is a line in the report and stops nothing.
 
-    Memory holds one chunk of files at a time.
+    Memory holds the bytes of one chunk of files at a time.
 
     Raises:
         TooManyImages: The dataset would exceed its limit; nothing is added.
     """
     report = IngestReport()
-    present = select(func.count()).select_from(Image).where(Image.dataset_id == dataset.id)
-    room = limits.max_images - (session.scalar(present) or 0)
+    kept: list[_Verified] = []
 
-    def verify(file: IncomingFile) -> _Verified | ImageInvalid:
+    def keep(file: IncomingFile) -> _Verified | ImageInvalid:
         assert file.data is not None
         try:
             decoded = decode(file.data, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
         except ImageInvalid as error:
             return error
         digest = hashlib.sha256(file.data).hexdigest()
-        return _Verified(file.name[:MAX_NAME], file.data, digest, decoded.info)
+        # Blobs before rows: a row never refers to bytes that are not there.
+        store.put(image_key(digest), file.data)
+        return _Verified(stored_name(file.name), digest, len(file.data), decoded.info)
 
-    # Decoding needs a core and the image's memory each; storing mostly waits for a disk.
-    with ThreadPoolExecutor(os.cpu_count()) as pool, ThreadPoolExecutor(STORE_THREADS) as writers:
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for chunk in _chunks(files, report):
-            results = list(pool.map(verify, chunk))
-            good: list[_Verified] = []
-            for file, result in zip(chunk, results, strict=True):
+            for file, result in zip(chunk, pool.map(keep, chunk), strict=True):
                 if isinstance(result, ImageInvalid):
-                    report.reject(file.name, result.code, str(result))
+                    report.reject(stored_name(file.name), result.code, str(result))
                 else:
-                    good.append(result)
-            _record(session, dataset.id, good, report, store_all(writers, store))
-            if report.added > room:
-                raise TooManyImages(
-                    f"files: the dataset may hold {limits.max_images} images, "
-                    f"{room} more than it has; nothing was added"
-                )
+                    kept.append(result)
+    _record(session, dataset.id, kept, report, limits)
     return report
-
-
-def store_all(
-    pool: ThreadPoolExecutor, store: BlobStore
-) -> Callable[[Iterable[tuple[str, bytes]]], None]:
-    """A function that puts many blobs at once and raises the first error."""
-
-    def put(blobs: Iterable[tuple[str, bytes]]) -> None:
-        for future in [pool.submit(store.put, key, data) for key, data in blobs]:
-            future.result()
-
-    return put
 
 
 def _chunks(files: Iterable[IncomingFile], report: IngestReport) -> Iterator[list[IncomingFile]]:
@@ -152,7 +142,7 @@ def _chunks(files: Iterable[IncomingFile], report: IngestReport) -> Iterator[lis
     for file in files:
         if file.data is None:
             code, detail = file.problem or ("Unreadable", "the file could not be read")
-            report.reject(file.name, code, detail)
+            report.reject(stored_name(file.name), code, detail)
             continue
         chunk.append(file)
         size += len(file.data)
@@ -166,43 +156,61 @@ def _chunks(files: Iterable[IncomingFile], report: IngestReport) -> Iterator[lis
 def _record(
     session: Session,
     dataset_id: UUID,
-    verified: list[_Verified],
+    kept: list[_Verified],
     report: IngestReport,
-    put_blobs: Callable[[Iterable[tuple[str, bytes]]], None],
+    limits: ImageLimits,
 ) -> None:
-    if not verified:
-        return
-    first = {item.sha256: item for item in reversed(verified)}
-    # Blobs before rows: a row never refers to bytes that are not there.
-    put_blobs((image_key(item.sha256), item.data) for item in first.values())
-    fresh = {
-        sha256: image_id
-        for image_id, sha256 in session.execute(
-            insert(Image)
-            .values([_row(dataset_id, first[sha256]) for sha256 in sorted(first)])
-            .on_conflict_do_nothing(index_elements=["dataset_id", "sha256"])
-            .returning(Image.id, Image.sha256)
+    first = {item.sha256: item for item in reversed(kept)}
+    present = select(func.count()).select_from(Image).where(Image.dataset_id == dataset_id)
+    # Until the commit uploads to this dataset take turns here, so that the count holds.
+    turn = select(Dataset.id).where(Dataset.id == dataset_id).with_for_update(key_share=True)
+    session.execute(turn)
+    room = limits.max_images - (session.scalar(present) or 0)
+    fresh = _insert_images(session, dataset_id, first)
+    if len(fresh) > room:
+        raise TooManyImages(
+            f"files: the dataset may hold {limits.max_images} images, "
+            f"{room} more than it has; nothing was added"
         )
-    }
-    known = {
-        sha256: image_id
-        for image_id, sha256 in session.execute(
-            select(Image.id, Image.sha256).where(
-                Image.dataset_id == dataset_id, Image.sha256.in_(first)
-            )
-        )
-    }
-    names = {(item.name, known[item.sha256]) for item in verified}
-    session.execute(
-        insert(ImageName)
-        .values([{"dataset_id": dataset_id, "name": n, "image_id": i} for n, i in sorted(names)])
-        .on_conflict_do_nothing()
-    )
-    for item in verified:
+    ids = _image_ids(session, dataset_id, list(first))
+    _insert_names(session, dataset_id, {(ids[item.sha256], item.name) for item in kept})
+    for item in kept:
         if first[item.sha256] is item and item.sha256 in fresh:
             report.added += 1
         else:
-            report.duplicate(item.name, known[item.sha256])
+            report.duplicate(item.name, ids[item.sha256])
+
+
+def _insert_images(session: Session, dataset_id: UUID, first: Mapping[str, _Verified]) -> set[str]:
+    fresh: set[str] = set()
+    for hashes in _batched(sorted(first)):
+        statement = insert(Image).values([_row(dataset_id, first[sha256]) for sha256 in hashes])
+        unknown = statement.on_conflict_do_nothing(index_elements=["dataset_id", "sha256"])
+        fresh.update(session.scalars(unknown.returning(Image.sha256)))
+    return fresh
+
+
+def _insert_names(session: Session, dataset_id: UUID, names: set[tuple[UUID, str]]) -> None:
+    for part in _batched(sorted(names)):
+        rows = [{"dataset_id": dataset_id, "name": n, "image_id": i} for i, n in part]
+        session.execute(insert(ImageName).values(rows).on_conflict_do_nothing())
+
+
+def _image_ids(session: Session, dataset_id: UUID, hashes: list[str]) -> dict[str, UUID]:
+    found: dict[str, UUID] = {}
+    for part in _batched(hashes):
+        rows = session.execute(
+            select(Image.sha256, Image.id).where(
+                Image.dataset_id == dataset_id, Image.sha256.in_(part)
+            )
+        )
+        found.update((sha256, image_id) for sha256, image_id in rows)
+    return found
+
+
+def _batched(items: Sequence[RowT]) -> Iterator[Sequence[RowT]]:
+    """Parts that fit into one statement: Postgres takes 65,535 parameters."""
+    return (items[start : start + STATEMENT_ROWS] for start in range(0, len(items), STATEMENT_ROWS))
 
 
 def _row(dataset_id: UUID, item: _Verified) -> dict[str, object]:
@@ -214,5 +222,5 @@ def _row(dataset_id: UUID, item: _Verified) -> dict[str, object]:
         "height": item.info.height,
         "format": item.info.format,
         "greyscale": item.info.greyscale,
-        "byte_count": len(item.data),
+        "byte_count": item.byte_count,
     }

@@ -59,15 +59,19 @@ class Batcher(Generic[ItemT, ResultT]):
 
     async def close(self) -> None:
         """Let the batch that runs finish and fail what has not started."""
-        while self._waiting:
-            _, future = self._take()
-            if not future.done():
-                future.set_exception(Overloaded("the server is shutting down; try again"))
+        self._refuse([self._take() for _ in range(len(self._waiting))])
         if self._runner is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._runner
 
     async def _run(self) -> None:
+        try:
+            await self._work()
+        except asyncio.CancelledError:  # the loop ends
+            self._refuse([self._take() for _ in range(len(self._waiting))])
+            raise
+
+    async def _work(self) -> None:
         while self._waiting:
             batch: list[tuple[ItemT, asyncio.Future[ResultT]]] = []
             while self._waiting and len(batch) < self._max_batch:
@@ -81,6 +85,12 @@ class Batcher(Generic[ItemT, ResultT]):
         INFERENCE_QUEUE.dec()
         return self._waiting.popleft()
 
+    @staticmethod
+    def _refuse(entries: list[tuple[ItemT, asyncio.Future[ResultT]]]) -> None:
+        for _, future in entries:
+            if not future.done():
+                future.set_exception(Overloaded("the server is shutting down; try again"))
+
     async def _answer(self, batch: list[tuple[ItemT, asyncio.Future[ResultT]]]) -> None:
         loop = asyncio.get_running_loop()
         INFERENCE_BATCHES.inc()
@@ -89,6 +99,9 @@ class Batcher(Generic[ItemT, ResultT]):
                 self._executor, self._forward, [item for item, _ in batch]
             )
             pairs = list(zip(batch, results, strict=True))
+        except asyncio.CancelledError:  # the executor or the loop ends
+            self._refuse(batch)
+            raise
         except Exception as error:  # noqa: BLE001 — delivered to the callers
             if len(batch) > 1:
                 log.warning("a batch failed, trying its images alone", error=repr(error))

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from core.db.models import Job
 from core.errors import LeaseLost
 from core.jobs import outbox
-from core.jobs.service import fail_dependants, wake_dependants
+from core.jobs.chain import fail_dependants, settle_waiting
 from core.jobs.states import JobState, move
 
 HINT_AGE = timedelta(seconds=15)
@@ -79,7 +79,7 @@ def give_back(session: Session, held: Claim) -> None:
         JobState.QUEUED,
         token=held.token,
         attempt=Job.attempt - 1,
-        hinted_at=None,
+        hinted_at=None,  # this worker may swallow the hint while it shuts down: send another
     ):
         outbox.enqueue(session, held.job_id)
 
@@ -107,8 +107,8 @@ def _end_attempt(session: Session, job: Job, detail: str) -> None:
         return
     if job.attempt < job.max_attempts:
         # A new hint at once; the next claim raises the token, which fences the old worker off.
-        if move(session, job.id, JobState.RUNNING, JobState.QUEUED, hinted_at=None):
-            outbox.enqueue(session, job.id)
+        if move(session, job.id, JobState.RUNNING, JobState.QUEUED):
+            outbox.hint(session, job.id)
         return
     said = f"{detail} (attempt {job.attempt} of {job.max_attempts})"
     if move(
@@ -143,7 +143,7 @@ def sweep(session: Session, *, hints_waiting: int) -> tuple[int, int]:
     ).all()
     for job in expired:
         _end_attempt(session, job, LOST_WORKER)
-    _settle_waiting(session)
+    settle_waiting(session)
     hints = _unheard(session) if hints_waiting < _queued(session) else []
     for job_id in hints:
         outbox.enqueue(session, job_id)
@@ -157,32 +157,19 @@ def _queued(session: Session) -> int:
 
 def _unheard(session: Session) -> list[UUID]:
     now = func.clock_timestamp()
-    statement = (
-        update(Job)
+    # Two sweeps at once divide the jobs among them; a job that changes right now can wait.
+    unheard = (
+        select(Job.id)
         .where(
             Job.state == JobState.QUEUED,
             or_(Job.hinted_at.is_(None), Job.hinted_at < now - HINT_AGE),
         )
-        .values(hinted_at=now)
-        .returning(Job.id)
+        .order_by(Job.created_at)
+        .with_for_update(skip_locked=True)
     )
-    return list(session.scalars(statement))
-
-
-def _settle_waiting(session: Session) -> None:
-    """Jobs whose need has ended without telling them, for instance between two commits."""
-    need = select(Job.id, Job.state).subquery()
-    rows = session.execute(
-        select(need.c.id, need.c.state)
-        .join(Job, Job.needs_id == need.c.id)
-        .where(Job.state == JobState.WAITING)
-        .distinct()
-    ).all()
-    for need_id, state in rows:
-        if state == JobState.SUCCEEDED:
-            wake_dependants(session, need_id)
-        elif state in {JobState.FAILED, JobState.CRASHED, JobState.CANCELLED}:
-            fail_dependants(session, need_id, f"ended as {state}")
+    ids = list(session.scalars(unheard))
+    session.execute(update(Job).where(Job.id.in_(ids)).values(hinted_at=now))
+    return ids
 
 
 def _after(seconds: float) -> object:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import UUID
 
-from sqlalchemy import event
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy import event, func, update
+from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
+from core.db.models import Job
 from core.telemetry import logger
 
 log = logger(__name__)
@@ -21,11 +22,17 @@ class JobQueue(Protocol):
         """Tell a worker; raises OSError when the broker does not answer."""
 
 
+def hint(session: Session, job_id: UUID) -> None:
+    """Hint at the queued job once the transaction has committed, and note when."""
+    session.execute(update(Job).where(Job.id == job_id).values(hinted_at=func.clock_timestamp()))
+    enqueue(session, job_id)
+
+
 def enqueue(session: Session, job_id: UUID) -> None:
     """Hint at the job once the transaction has committed."""
     if session.in_nested_transaction():
         raise RuntimeError("hints are not sent from inside a savepoint")
-    session.connection()  # begins the transaction, so that a rollback is seen
+    session.connection()  # begins the transaction, so that its end is seen
     session.info.setdefault(_KEY, []).append(job_id)
 
 
@@ -41,8 +48,10 @@ def install(sessions: sessionmaker[Session], queue: JobQueue) -> None:
             except OSError as error:
                 log.warning("job hint not sent; the sweep will", job_id=str(job_id), error=error)
 
-    def drop(session: Session) -> None:
-        session.info.pop(_KEY, None)
+    def drop(session: Session, transaction: SessionTransaction) -> None:
+        # The end of a savepoint decides nothing; a session that is closed is never rolled back.
+        if transaction.parent is None:
+            session.info.pop(_KEY, None)
 
     event.listen(sessions, "after_commit", publish)
-    event.listen(sessions, "after_rollback", drop)
+    event.listen(sessions, "after_transaction_end", drop)

@@ -43,6 +43,11 @@ def make_celery(settings: Settings) -> Celery:
             "socket_timeout": 10,
             "socket_keepalive": True,
             "retry_on_timeout": True,
+            # A hint is not worth waiting for: a request that cannot send it goes on, and the
+            # sweep sends it. Workers reconnect by the settings above, without end.
+            "max_retries": 1,
+            "interval_start": 0.1,
+            "interval_step": 0.1,
         },
         beat_schedule={
             "sweep": {

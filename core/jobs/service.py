@@ -15,9 +15,21 @@ from core.auth import Caller
 from core.datasets.service import get_dataset
 from core.db.models import Job, JobMetric, Model, Snapshot
 from core.db.paging import Page, fetch_page
-from core.errors import JobAlreadyFinished, JobNotFound, JobNotRetryable, LeaseLost
+from core.errors import (
+    DatasetNotFound,
+    JobAlreadyFinished,
+    JobNotFound,
+    JobNotRetryable,
+    LeaseLost,
+    SpecInvalid,
+)
 from core.jobs import outbox
+from core.jobs.chain import fail_dependants, first_state, retry_dependants, wake_dependants
 from core.jobs.states import FINISHED, RETRYABLE, JobState, move
+
+_FRESH: dict[str, None] = dict.fromkeys(
+    ("error_code", "error_detail", "finished_at", "started_at", "progress")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +54,16 @@ def create_jobs(
 
     Raises:
         DatasetNotFound: The snapshot's dataset is gone or another project's.
+        SpecInvalid: A needed job has ended without a result.
     """
     get_dataset(session, caller, snapshot.dataset_id, lock=True)
     pipeline_id = uuid4() if len(planned) > 1 else None
     jobs: list[Job] = []
     for item in planned:
         needs_id = item.needs_id or (jobs[-1].id if jobs else None)
+        state = first_state(session, needs_id)
+        if state is None:
+            raise SpecInvalid(f"needs: job {needs_id} has ended without a result; retry it first")
         job = Job(
             id=uuid4(),
             project_id=caller.project_id,
@@ -56,7 +72,7 @@ def create_jobs(
             pipeline_id=pipeline_id,
             needs_id=needs_id,
             stage=item.stage,
-            state=_first_state(session, needs_id),
+            state=state,
             spec=item.spec,
             plan=item.plan,
             max_attempts=max_attempts,
@@ -64,18 +80,20 @@ def create_jobs(
         session.add(job)
         session.flush()
         jobs.append(job)
-        if job.state == JobState.QUEUED:
-            _hint(session, job.id)
+        if state == JobState.QUEUED:
+            outbox.hint(session, job.id)
     return jobs
 
 
-def get_job(session: Session, caller: Caller, job_id: UUID) -> Job:
-    """The caller's job.
+def get_job(session: Session, caller: Caller, job_id: UUID, *, lock: bool = False) -> Job:
+    """The caller's job; `lock` keeps its state as it is until the transaction ends.
 
     Raises:
         JobNotFound: There is none, or it is another project's.
     """
     statement = select(Job).where(Job.id == job_id, Job.project_id == caller.project_id)
+    if lock:
+        statement = statement.with_for_update()
     job = session.scalars(statement.execution_options(populate_existing=True)).one_or_none()
     if job is None:
         raise JobNotFound(f"job_id: no job has the id {job_id}")
@@ -118,16 +136,17 @@ def cancel_job(session: Session, caller: Caller, job_id: UUID) -> Job:
         JobNotFound: There is none, or it is another project's.
         JobAlreadyFinished: It has ended.
     """
-    get_job(session, caller, job_id)
-    for source in (JobState.WAITING, JobState.QUEUED):
-        if move(session, job_id, source, JobState.CANCELLED):
-            fail_dependants(session, job_id, "was cancelled")
-    # A worker may have claimed it between the two statements.
-    move(session, job_id, JobState.RUNNING, JobState.CANCELLING)
-    job = get_job(session, caller, job_id)
-    if job.state in FINISHED - {JobState.CANCELLED}:
-        raise JobAlreadyFinished(f"job_id: the job has ended as {job.state}")
-    return job
+    # Locked, since a job may be claimed or handed back while this looks at its state.
+    job = get_job(session, caller, job_id, lock=True)
+    state = JobState(job.state)
+    if state in {JobState.WAITING, JobState.QUEUED}:
+        move(session, job_id, state, JobState.CANCELLED)
+        fail_dependants(session, job_id, "was cancelled")
+    elif state == JobState.RUNNING:
+        move(session, job_id, state, JobState.CANCELLING)
+    elif state in FINISHED - {JobState.CANCELLED}:
+        raise JobAlreadyFinished(f"job_id: the job has ended as {state}")
+    return get_job(session, caller, job_id)
 
 
 def retry_job(session: Session, caller: Caller, job_id: UUID) -> Job:
@@ -135,33 +154,29 @@ def retry_job(session: Session, caller: Caller, job_id: UUID) -> Job:
 
     Raises:
         JobNotFound: There is none, or it is another project's.
-        JobNotRetryable: It has not ended, ended well, or its data is gone.
+        JobNotRetryable: It has not ended, ended well, its data is gone, or it needs a job that
+            has ended without a result.
     """
     job = get_job(session, caller, job_id)
-    if job.dataset_id is None or job.snapshot_id is None:
-        raise JobNotRetryable("job_id: the dataset of this job was deleted")
-    target = _first_state(session, job.needs_id)
-    for source in RETRYABLE:
-        if job.state == source and move(
-            session,
-            job_id,
-            source,
-            target,
-            attempt=0,
-            error_code=None,
-            error_detail=None,
-            finished_at=None,
-            started_at=None,
-            progress=None,
-            hinted_at=None,
-        ):
-            if target == JobState.QUEUED:
-                _hint(session, job_id)
-            _retry_dependants(session, job_id)
-            return get_job(session, caller, job_id)
-    raise JobNotRetryable(
-        f"job_id: the job is {job.state}; only failed, crashed and cancelled jobs can be retried"
-    )
+    _hold_dataset(session, caller, job)
+    # The needed job is locked before this one, as everywhere.
+    target = first_state(session, job.needs_id)
+    job = get_job(session, caller, job_id, lock=True)
+    state = JobState(job.state)
+    if state not in RETRYABLE:
+        raise JobNotRetryable(
+            f"job_id: the job is {state}; only failed, crashed and cancelled jobs can be retried"
+        )
+    if target is None:
+        raise JobNotRetryable(
+            f"job_id: job {job.needs_id}, which this job needs, has ended without a result; "
+            "retry that job first"
+        )
+    move(session, job_id, state, target, attempt=0, hinted_at=None, **_FRESH)
+    if target == JobState.QUEUED:
+        outbox.hint(session, job_id)
+    retry_dependants(session, job_id)
+    return get_job(session, caller, job_id)
 
 
 def succeed(session: Session, job_id: UUID, token: int, model: Model) -> None:
@@ -225,61 +240,11 @@ def record_progress(
         )
 
 
-def wake_dependants(session: Session, job_id: UUID) -> None:
-    """Queue the jobs that waited for this one."""
-    for dependant in _dependants(session, job_id, JobState.WAITING):
-        if move(session, dependant, JobState.WAITING, JobState.QUEUED):
-            _hint(session, dependant)
-
-
-def fail_dependants(session: Session, job_id: UUID, what: str) -> None:
-    """End the jobs that waited for this one, and those that waited for them."""
-    detail = f"job {job_id}, which this job needs, {what}; retry that job to run both"
-    for dependant in _dependants(session, job_id, JobState.WAITING):
-        if move(
-            session,
-            dependant,
-            JobState.WAITING,
-            JobState.FAILED,
-            error_code="NeededJobFailed",
-            error_detail=detail,
-        ):
-            fail_dependants(session, dependant, "failed")
-
-
-def _retry_dependants(session: Session, job_id: UUID) -> None:
-    failed = select(Job.id).where(
-        Job.needs_id == job_id,
-        Job.state == JobState.FAILED,
-        Job.error_code == "NeededJobFailed",
-        Job.snapshot_id.is_not(None),
-    )
-    for dependant in session.scalars(failed).all():
-        if move(
-            session,
-            dependant,
-            JobState.FAILED,
-            JobState.WAITING,
-            error_code=None,
-            error_detail=None,
-            finished_at=None,
-            attempt=0,
-        ):
-            _retry_dependants(session, dependant)
-
-
-def _dependants(session: Session, job_id: UUID, state: JobState) -> list[UUID]:
-    return list(session.scalars(select(Job.id).where(Job.needs_id == job_id, Job.state == state)))
-
-
-def _first_state(session: Session, needs_id: UUID | None) -> JobState:
-    if needs_id is None:
-        return JobState.QUEUED
-    # The lock orders this read against the needed job's end, which wakes what waits.
-    state = session.scalar(select(Job.state).where(Job.id == needs_id).with_for_update(read=True))
-    return JobState.QUEUED if state == JobState.SUCCEEDED else JobState.WAITING
-
-
-def _hint(session: Session, job_id: UUID) -> None:
-    session.execute(update(Job).where(Job.id == job_id).values(hinted_at=func.clock_timestamp()))
-    outbox.enqueue(session, job_id)
+def _hold_dataset(session: Session, caller: Caller, job: Job) -> None:
+    gone = JobNotRetryable("job_id: the dataset of this job was deleted")
+    if job.dataset_id is None or job.snapshot_id is None:
+        raise gone
+    try:
+        get_dataset(session, caller, job.dataset_id, lock=True)
+    except DatasetNotFound:
+        raise gone from None

@@ -116,6 +116,8 @@ def _require(parent: Parent | None, kind: str, *, allow_none: bool = False) -> N
 def _find_parent(
     session: Session, caller: Caller, spec: Mapping[str, Any]
 ) -> tuple[Parent | None, UUID | None]:
+    if spec.get("needs") and spec.get("model_id"):
+        raise SpecInvalid("model_id and needs: found both; a job starts from one model")
     if spec.get("needs"):
         needed = get_job(session, caller, UUID(str(spec["needs"])))
         if needed.state in {JobState.FAILED, JobState.CRASHED, JobState.CANCELLED}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from uuid import UUID
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -11,27 +12,25 @@ from sqlalchemy.orm import Session
 from core.auth import Caller
 from core.db.models import Alias, Model
 from core.errors import ModelNotFound, RequestInvalid
-from core.registry.service import resolve_model
+from core.registry.service import as_id, get_model
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
-UUID_LIKE = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}")
 
 
-def put_alias(session: Session, caller: Caller, name: str, model_reference: str) -> Alias:
+def put_alias(session: Session, caller: Caller, name: str, model_id: UUID) -> Alias:
     """Point the alias at a model; the one it pointed to before is remembered for a way back.
 
     Raises:
         RequestInvalid: The name has a form that is not allowed.
         ModelNotFound: The caller has no such model.
     """
-    if not NAME.fullmatch(name) or UUID_LIKE.fullmatch(name):
+    if not NAME.fullmatch(name) or as_id(name) is not None:
         raise RequestInvalid(
             f"name: found {name[:200]!r}; allowed are 1 to 100 of a-z 0-9 . _ - "
             "beginning with a letter or digit, and not the form of an id"
         )
-    model = resolve_model(session, caller, model_reference)
     # The row stays until we commit: the model cannot be deleted under the alias.
-    session.refresh(model, with_for_update={"read": True, "key_share": True})
+    model = get_model(session, caller, model_id, lock=True)
     put = insert(Alias).values(project_id=caller.project_id, name=name, model_id=model.id)
     session.execute(
         put.on_conflict_do_update(

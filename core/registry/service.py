@@ -17,17 +17,38 @@ from core.registry.artifact import MANIFEST, ModelSource, file_key, manifest_byt
 from core.storage.store import BlobStore
 
 
-def get_model(session: Session, caller: Caller, model_id: UUID) -> Model:
-    """The caller's model.
+def get_model(
+    session: Session,
+    caller: Caller,
+    model_id: UUID,
+    *,
+    lock: bool = False,
+    deleting: bool = False,
+) -> Model:
+    """The caller's model; `lock` holds off its deletion until the transaction ends.
+
+    `deleting` waits for those who hold it so, and for others who delete it.
 
     Raises:
         ModelNotFound: There is none, or it is another project's.
     """
     statement = select(Model).where(Model.id == model_id, Model.project_id == caller.project_id)
+    if lock:
+        statement = statement.with_for_update(read=True, key_share=True)
+    if deleting:
+        statement = statement.with_for_update()
     model = session.scalars(statement).one_or_none()
     if model is None:
         raise ModelNotFound(f"model_id: no model has the id {model_id}")
     return model
+
+
+def as_id(reference: str) -> UUID | None:
+    """The id that a reference is in any of the ways to write one; None for an alias."""
+    try:
+        return UUID(reference)
+    except ValueError:
+        return None
 
 
 def resolve_model(session: Session, caller: Caller, reference: str) -> Model:
@@ -36,10 +57,9 @@ def resolve_model(session: Session, caller: Caller, reference: str) -> Model:
     Raises:
         ModelNotFound: Neither a model nor an alias of the caller's project is called so.
     """
-    try:
-        return get_model(session, caller, UUID(reference))
-    except ValueError:
-        pass  # not an id, so it is an alias
+    model_id = as_id(reference)
+    if model_id is not None:
+        return get_model(session, caller, model_id)
     model = session.scalars(
         select(Model)
         .join(Alias, (Alias.model_id == Model.id) & (Alias.project_id == Model.project_id))
@@ -97,8 +117,7 @@ def delete_model(session: Session, caller: Caller, model_id: UUID) -> None:
         ModelNotFound: There is none, or it is another project's.
         InUse: An alias points to it or an unfinished job needs it.
     """
-    model = get_model(session, caller, model_id)
-    session.refresh(model, with_for_update=True)
+    model = get_model(session, caller, model_id, deleting=True)
     aliases = session.scalars(select(Alias.name).where(Alias.model_id == model.id)).all()
     if aliases:
         raise InUse(f"model_id: the aliases {', '.join(sorted(aliases))} point to this model")

@@ -21,6 +21,7 @@ from core.datasets.snapshot import SnapshotItem, get_snapshot, load_items
 from core.db.models import Job, Model
 from core.errors import JobCancelled, ModelNotFound
 from core.jobs.leases import Claim
+from core.jobs.outages import DATABASE_AWAY
 from core.jobs.service import record_progress
 from core.learning.architecture import Architecture
 from core.learning.checkpoint import load_weights
@@ -33,7 +34,9 @@ from core.learning.trainer import Progress
 from core.registry.artifact import WEIGHTS
 from core.registry.service import source_of
 from core.storage.store import BlobStore
+from core.telemetry import logger
 
+log = logger(__name__)
 REPORT_SECONDS = 1.0
 Pixels = NDArray[np.uint8]
 
@@ -102,6 +105,7 @@ class StageContext:
         self.should_stop = should_stop
         self.device = resolve_device(settings)
         self._reported = 0.0
+        self._unwritten: list[tuple[str, int, float]] = []
 
     @property
     def work_dir(self) -> Path:
@@ -212,10 +216,22 @@ class StageContext:
         return True
 
     def _record(self, progress: dict[str, Any], metrics: list[tuple[str, int, float]]) -> None:
-        with self.sessions.begin() as session:
-            record_progress(
-                session, self.job.id, self.held.token, progress=progress, metrics=metrics
-            )
+        self._unwritten.extend(metrics)
+        try:
+            with self.sessions.begin() as session:
+                record_progress(
+                    session,
+                    self.job.id,
+                    self.held.token,
+                    progress=progress,
+                    metrics=self._unwritten,
+                )
+        except DATABASE_AWAY as error:
+            # Training goes on: the next report takes these values along, and the worker stops
+            # this process when its lease cannot be renewed either.
+            log.warning("progress was not written", error=str(error))
+            return
+        self._unwritten = []
 
 
 def resolve_device(settings: Settings) -> str:

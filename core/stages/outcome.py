@@ -7,11 +7,12 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from torch import nn
 
 from core.db.models import Model
+from core.jobs.outages import outlast
 from core.jobs.service import succeed
 from core.learning.architecture import Architecture
 from core.learning.checkpoint import save_weights
@@ -48,30 +49,39 @@ def measured(score: Score | None, *, method: str) -> dict[str, Any] | None:
     }
 
 
-def publish(context: StageContext, outcome: Outcome) -> Model:
-    """Store the artefact and end the job with it, both or neither.
+def publish(context: StageContext, outcome: Outcome) -> UUID:
+    """Store the artefact and end the job with it, both or neither; returns the model's id.
 
     Raises:
         LeaseLost: Another worker holds the job now; the stored files are content-addressed, so
             nothing is overwritten.
+        OperationalError: The database stayed away.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    scratch = context.work_dir.parent  # on the disk that was chosen for large files
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         weights = Path(folder) / WEIGHTS
         save_weights(outcome.module, weights)
         files = publish_files(context.store, {WEIGHTS: weights})
     manifest, digest = publish_manifest(context.store, _facts(context, outcome), files)
-    model = Model(
-        id=uuid4(),
-        project_id=context.job.project_id,
-        job_id=context.job.id,
-        parent_id=outcome.parent.model_id if outcome.parent else None,
-        kind=manifest["kind"],
-        manifest=manifest,
-        manifest_sha256=digest,
-    )
-    with context.sessions.begin() as session:
-        succeed(session, context.job.id, context.held.token, model)
-    return model
+    model_id = uuid4()
+
+    def end() -> None:
+        model = Model(
+            id=model_id,
+            project_id=context.job.project_id,
+            job_id=context.job.id,
+            parent_id=outcome.parent.model_id if outcome.parent else None,
+            kind=manifest["kind"],
+            manifest=manifest,
+            manifest_sha256=digest,
+        )
+        with context.sessions.begin() as session:
+            succeed(session, context.job.id, context.held.token, model)
+
+    seconds = context.settings.lease_seconds
+    outlast(end, seconds=seconds, give_up=context.should_stop)
+    return model_id
 
 
 def _facts(context: StageContext, outcome: Outcome) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""The commands of API, worker and beat: the same under `fewlabels up` and in a container."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from core.config import Settings, child_environment, required
+from core.errors import ConfigurationInvalid
+from core.jobs.queue import SWEEPS_QUEUE
+
+API_DRAIN_SECONDS = 5
+SCHEDULE = "beat-schedule"
+PYTHON = [sys.executable, "-m"]
+
+
+def api_command(settings: Settings) -> list[str]:
+    """The HTTP server."""
+    address = ["--host", settings.host, "--port", str(settings.port)]
+    server = ["--http", "httptools", "--loop", "uvloop", "--no-access-log", "--no-server-header"]
+    drain = ["--timeout-graceful-shutdown", str(API_DRAIN_SECONDS)]
+    level = ["--log-level", settings.log_level]
+    return [
+        *PYTHON,
+        "uvicorn",
+        "--factory",
+        "api.main:create_app",
+        *address,
+        *server,
+        *drain,
+        *level,
+    ]
+
+
+def worker_command(settings: Settings) -> list[str]:
+    """The worker that runs jobs."""
+    concurrency = ["-c", str(settings.worker_concurrency)]
+    return [*_celery_worker(settings), *concurrency, "-n", "worker@%h"]
+
+
+def beat_command(settings: Settings, run: Path) -> list[str]:
+    """The clock and the worker of the sweeps; `run` is a folder for the clock's file."""
+    sweeps = ["-B", "-Q", SWEEPS_QUEUE, "-c", "1", "--schedule", str(run / SCHEDULE)]
+    return [*_celery_worker(settings), *sweeps, "-n", "beat@%h"]
+
+
+def forget_schedule(run: Path) -> None:
+    """Drop the clock's file, which may be torn after a crash and is made anew."""
+    for schedule in run.glob(f"{SCHEDULE}*"):
+        schedule.unlink()
+
+
+def become(name: str, settings: Settings) -> NoReturn:
+    """Turn this process into `api`, `worker` or `beat`, so that signals reach it directly.
+
+    Raises:
+        ConfigurationInvalid: A URL is missing, or the data folder cannot be written.
+    """
+    required(settings.database_url, "FEWLABELS_DATABASE_URL")
+    required(settings.broker_url, "FEWLABELS_BROKER_URL")
+    run = settings.data_dir / "run"
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        if name == "beat":
+            forget_schedule(run)
+    except OSError as error:
+        raise ConfigurationInvalid(
+            f"FEWLABELS_DATA_DIR: {settings.data_dir} cannot be written ({error.strerror})"
+        ) from error
+    command = {
+        "api": lambda: api_command(settings),
+        "worker": lambda: worker_command(settings),
+        "beat": lambda: beat_command(settings, run),
+    }[name]()
+    # Celery and uvicorn look into the working folder first; run/ holds nothing to import.
+    os.chdir(run)
+    os.execve(command[0], command, child_environment(settings))
+
+
+def _celery_worker(settings: Settings) -> list[str]:
+    worker = [*PYTHON, "celery", "-A", "worker.celery_app", "worker"]
+    # Nobody listens to the events that workers send each other.
+    quiet = ["--loglevel", settings.log_level, "--without-gossip", "--without-mingle"]
+    return [*worker, "--include", "worker.alive", *quiet]

@@ -1,0 +1,135 @@
+"""The migrations make what the ORM says, and can be taken back; constraints refuse wrong rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, inspect, make_url, text
+from sqlalchemy.exc import IntegrityError
+
+from core.db.models import Table
+from core.db.session import downgrade, upgrade
+
+SHA = "a" * 64
+IDS = {name: str(uuid4()) for name in ("project", "other", "dataset", "image", "job", "model")}
+
+
+@pytest.fixture(scope="module")
+def url(postgres_url: str) -> Iterator[str]:
+    name = f"migrations_{uuid4().hex}"
+    server = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+@pytest.fixture(scope="module")
+def engine(url: str) -> Iterator[Engine]:
+    engine = create_engine(url)
+    yield engine
+    engine.dispose()
+
+
+def tables(engine: Engine) -> set[str]:
+    return set(inspect(engine).get_table_names()) - {"alembic_version"}
+
+
+def checks(engine: Engine) -> set[str]:
+    statement = text("SELECT conname FROM pg_constraint WHERE contype = 'c'")
+    with engine.connect() as connection:
+        return set(connection.scalars(statement))
+
+
+def test_up_down_up_and_the_orm_agrees(url: str, engine: Engine) -> None:
+    upgrade(url)
+    assert tables(engine) == set(Table.metadata.tables)
+    first = checks(engine)
+    downgrade(url)
+    assert tables(engine) == set()
+    upgrade(url)
+    upgrade(url)  # again is no error
+    assert checks(engine) == first
+    with engine.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, Table.metadata) == []
+    # Alembic does not compare check constraints.
+    named = {
+        str(constraint.name)
+        for table in Table.metadata.tables.values()
+        for constraint in table.constraints
+        if type(constraint).__name__ == "CheckConstraint"
+    }
+    assert named <= first
+
+
+@pytest.fixture(scope="module")
+def rows(url: str, engine: Engine) -> None:
+    upgrade(url)
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO projects (id, name) VALUES (:project, 'p'), (:other, 'o')",
+            "INSERT INTO datasets (id, project_id, name, test_fraction, validation_fraction) "
+            "VALUES (:dataset, :project, 'd', 0.5, 0.4)",
+            "INSERT INTO images (id, dataset_id, sha256, width, height, format, greyscale, "
+            "byte_count) VALUES (:image, :dataset, repeat('a', 64), 1, 1, 'PNG', false, 1)",
+            "INSERT INTO jobs (id, project_id, stage, state, spec, plan, max_attempts, finished_at)"
+            " VALUES (:job, :project, 'pretrain', 'succeeded', '{}', '{}', 1, now())",
+            "INSERT INTO models (id, project_id, job_id, kind, manifest, manifest_sha256) "
+            "VALUES (:model, :project, :job, 'encoder', '{}', repeat('b', 64))",
+        ):
+            connection.execute(text(statement), IDS)
+
+
+WRONG = {
+    "two of a name": "INSERT INTO datasets SELECT gen_random_uuid(), project_id, name, 0, 0, now() "
+    "FROM datasets",
+    "fractions": "UPDATE datasets SET test_fraction = 0.6",
+    "empty name": "UPDATE datasets SET name = ''",
+    "hash": "UPDATE images SET sha256 = 'x'",
+    "flat image": "UPDATE images SET width = 0",
+    "format": "UPDATE images SET format = 'GIF'",
+    "image twice": "INSERT INTO images SELECT gen_random_uuid(), dataset_id, sha256, width, "
+    "height, format, greyscale, byte_count, now() FROM images",
+    "label of nothing": "INSERT INTO labels VALUES (gen_random_uuid(), :dataset, 'x', now())",
+    "empty label": "INSERT INTO labels VALUES (:image, :dataset, '', now())",
+    "state": "UPDATE jobs SET state = 'dancing'",
+    "running without lease": "UPDATE jobs SET state = 'running', finished_at = NULL",
+    "failed without reason": "UPDATE jobs SET state = 'failed'",
+    "finished without time": "UPDATE jobs SET finished_at = NULL",
+    "unfinished without data": "UPDATE jobs SET state = 'queued', finished_at = NULL",
+    "too many attempts": "UPDATE jobs SET attempt = 2",
+    "stage": "UPDATE jobs SET stage = 'nap'",
+    "another project's job": "UPDATE models SET project_id = :other",
+    "kind": "UPDATE models SET kind = 'oracle'",
+    "its own parent": "UPDATE models SET parent_id = id",
+    "alias name": "INSERT INTO aliases VALUES (:project, 'Über', :model, NULL, now())",
+    "alias of another project": "INSERT INTO aliases VALUES (:other, 'a', :model, NULL, now())",
+    "key without scope": "INSERT INTO api_keys (id, project_id, name, digest, scopes) "
+    "VALUES (:image, :project, 'k', repeat('a', 64), '{}')",
+    "unknown scope": "INSERT INTO api_keys (id, project_id, name, digest, scopes) "
+    "VALUES (:image, :project, 'k', repeat('a', 64), '{root}')",
+}
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize("statement", WRONG.values(), ids=WRONG)
+def test_wrong_states_are_refused(engine: Engine, statement: str) -> None:
+    with engine.connect() as connection, pytest.raises(IntegrityError):
+        connection.execute(text(statement), IDS)
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_used_model_is_not_deleted_under_its_alias(engine: Engine) -> None:
+    with engine.connect() as connection:
+        insert = "INSERT INTO aliases VALUES (:project, 'a', :model, NULL, now())"
+        connection.execute(text(insert), IDS)
+        with pytest.raises(IntegrityError):
+            connection.execute(text("DELETE FROM models"))

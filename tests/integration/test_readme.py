@@ -1,0 +1,88 @@
+"""The README's own commands, pasted in order into a shell beside a running service."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[2] / "README.md"
+BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RUN_SECONDS = 200  # half a minute on two cores that nothing else uses
+
+
+def bash_blocks() -> list[str]:
+    return BLOCK.findall(README.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[str]:
+    """The address of `fewlabels up` on a free port."""
+    command = [sys.executable, "-m", "core.cli", "up", "--port", "0"]
+    folder = tmp_path / "data"
+    process = subprocess.Popen(
+        [*command, "--data-dir", folder],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        printed = ""
+        for line in process.stdout:
+            printed += line
+            if found := re.search(r"is up at (http\S+)", line):
+                break
+        else:
+            pytest.fail(f"up did not come up: {printed}")
+        yield found.group(1)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def paste(blocks: list[str], api: str, folder: Path) -> list[str]:
+    """Run the blocks in one shell; what each of them printed."""
+    mark = "--- end of block ---"
+    # A shell does not end at a line that fails; a reader would, and so does the test.
+    script = "set -o pipefail\ntrap 'echo \"line failed: $BASH_COMMAND\" >&2; exit 1' ERR\n"
+    script += "".join(f"{block}echo; echo '{mark}'\n" for block in blocks)
+    programs = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "API": api,
+        "EPOCHS": "1",
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = ["timeout", str(RUN_SECONDS), "bash", "-c", script]
+    result = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+    return [printed.strip() for printed in result.stdout.split(mark)[:-1]]
+
+
+def test_five_minutes_over_curl(api: str, tmp_path: Path) -> None:
+    blocks = bash_blocks()
+    printed = dict(zip(blocks, paste(blocks, api, tmp_path), strict=True))
+
+    def after(word: str) -> str:
+        (found,) = (text for block, text in printed.items() if word in block)
+        return found
+
+    upload, labels = map(json.loads, after("digits.zip; echo").split("\n")[:2])
+    assert (upload["rejected"], upload["added"] + upload["duplicates"]) == (0, 1297)
+    assert labels["labelled"] == 50
+    assert "pretrain=succeeded finetune=succeeded distill=succeeded" in after("grep -qE")
+    answer, dimension = after("/predict").split("\n")[:2]
+    item = json.loads(answer)["items"][0]
+    assert item["label"] in set("0123456789")
+    assert len(item["predictions"]) == 3
+    assert int(dimension) > 0

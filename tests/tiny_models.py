@@ -1,0 +1,65 @@
+"""Real models, tiny and untrained, as a job would leave them."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import torch
+
+from core.learning.architecture import Architecture
+from core.learning.checkpoint import save_weights
+from core.learning.preprocessing import Preprocessing
+from core.registry.artifact import WEIGHTS, ModelSource, publish_files, publish_manifest
+from core.storage.store import BlobStore
+
+SIDE = 16
+CLASSES = ("bolt", "nut", "screw")
+
+
+def publish_tiny_model(
+    store: BlobStore, *, classes: tuple[str, ...] = (), seed: int = 0, channels: int = 3
+) -> tuple[dict[str, Any], str]:
+    """The manifest and its hash of a classifier of these classes, or of an encoder."""
+    torch.manual_seed(seed)
+    architecture = Architecture(
+        encoder="resnet10_tiny",
+        image_size=SIDE,
+        channels=channels,
+        class_count=len(classes) or None,
+    )
+    preprocessing = Preprocessing(
+        image_size=SIDE,
+        channels=channels,
+        mean=(0.4, 0.5, 0.6)[:channels],
+        std=(0.2, 0.25, 0.3)[:channels],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / WEIGHTS
+        save_weights(architecture.build(), weights)
+        files = publish_files(store, {WEIGHTS: weights})
+    facts = {
+        "kind": "classifier" if classes else "encoder",
+        "architecture": architecture.to_dict(),
+        "preprocessing": asdict(preprocessing),
+        "classes": list(classes),
+        "seed": seed,
+    }
+    return publish_manifest(store, facts, files)
+
+
+def tiny_source(
+    store: BlobStore,
+    cache_folder: Path,
+    *,
+    classes: tuple[str, ...] = CLASSES,
+    seed: int = 0,
+    model_id: UUID | None = None,
+    channels: int = 3,
+) -> ModelSource:
+    """A tiny model that an engine can load."""
+    manifest, _ = publish_tiny_model(store, classes=classes, seed=seed, channels=channels)
+    return ModelSource(model_id or uuid4(), manifest, store, cache_folder)

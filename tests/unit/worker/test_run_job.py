@@ -1,0 +1,96 @@
+"""What the job's process says of errors, and when it stops."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from core.errors import BlobNotFound, StoreUnavailable
+from core.learning.trainer import Diverged
+from worker.run_job import StopRequest, describe
+
+
+def failed_store(cause: OSError) -> StoreUnavailable:
+    error = StoreUnavailable(f"blob folder: put failed: {cause.strerror}")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BlobNotFound("no blob images/0"), "BlobNotFound"),
+        (Diverged("try a smaller learning_rate"), "Diverged"),
+        (ValueError("odd"), "InternalError"),
+        (MemoryError(), "OutOfMemory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "OutOfMemory"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "OutOfMemory"),
+        (OSError(errno.ENOSPC, "No space left on device"), "DiskFull"),
+        (
+            # The words of the library when save_file writes to a full disk.
+            SafetensorError(
+                "Error while serializing: I/O error: No space left on device (os error 28)"
+            ),
+            "DiskFull",
+        ),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "DiskFull"),
+        (failed_store(OSError(errno.ENOSPC, "No space left on device")), "DiskFull"),
+        (failed_store(OSError(errno.EACCES, "Permission denied")), "StoreUnavailable"),
+        (OSError(errno.EACCES, "Permission denied"), "InternalError"),
+    ],
+)
+def test_errors_have_a_code_and_words(error: Exception, code: str) -> None:
+    found, detail = describe(error)
+    assert found == code
+    assert len(detail) > 10
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_stops_when_asked() -> None:
+    stop = StopRequest(os.getppid())
+    assert not stop()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert not stop(), "Ctrl-C is the worker's to answer"
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop()
+
+
+@pytest.mark.usefixtures("handlers")
+def test_stops_when_the_worker_was_gone_before_it_looked() -> None:
+    assert StopRequest(os.getpid())()
+
+
+def test_an_orphan_that_does_not_stop_is_ended_with_all_it_started() -> None:
+    code = (
+        "import os, subprocess, sys, time\n"
+        "from worker.run_job import StopRequest\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "StopRequest(1 if os.getppid() != 1 else 2).watch_worker(grace_seconds=0.1)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,  # its end shows that nobody holds it open any more
+        start_new_session=True,
+        timeout=40,
+        check=False,
+    )
+    assert process.returncode == -signal.SIGKILL
+    assert process.stdout
