@@ -19,10 +19,6 @@ LABELS_PER_CLASS = 5
 DATE = (2000, 1, 1, 0, 0, 0)
 
 
-class FolderUnusable(Invalid):
-    """The folder for the samples cannot be written."""
-
-
 @dataclass(frozen=True, slots=True)
 class Samples:
     """What was written: an archive to upload, its few labels, and a folder of other images."""
@@ -39,7 +35,7 @@ def write_samples(folder: Path) -> Samples:
     images of each class. Writing again gives the same bytes.
 
     Raises:
-        FolderUnusable: The folder cannot be written.
+        Invalid: The folder cannot be written.
     """
     written = Samples(folder / "digits.zip", folder / "labels.csv", folder / "heldout")
     try:
@@ -50,7 +46,7 @@ def write_samples(folder: Path) -> Samples:
             _write_labels(written.labels, draw.training)
             _write_by_class(written.held_out, draw.held_out)
     except OSError as error:
-        raise FolderUnusable(f"{folder} cannot be written ({error.strerror})") from error
+        raise Invalid(f"{folder} cannot be written ({error.strerror})") from error
     return written
 
 

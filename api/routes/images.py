@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -153,7 +153,11 @@ def list_images(
     summary="The bytes of an image, as they were uploaded",
 )
 def image_content(
-    image_id: UUID, session: SessionDep, caller: ReadCaller, store: StoreDep
+    image_id: UUID,
+    session: SessionDep,
+    caller: ReadCaller,
+    store: StoreDep,
+    if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     image = service.get_image(session, caller, image_id)
     headers = {
@@ -161,6 +165,8 @@ def image_content(
         "Cache-Control": "private, max-age=31536000, immutable",
         "Content-Security-Policy": "default-src 'none'; sandbox",
     }
+    if headers["ETag"] in (if_none_match or ""):
+        return Response(status_code=304, headers=headers)
     return Response(
         store.get(image_key(image.sha256)),
         media_type=f"image/{image.format.lower()}",

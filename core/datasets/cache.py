@@ -63,14 +63,13 @@ def _write(
     os.close(handle)
     partial = Path(name)
     try:
-        pixels = np.lib.format.open_memmap(
-            partial, mode="w+", dtype=np.uint8, shape=(len(sha256s), *shape)
-        )
-        for index, image in enumerate(_decoded(store, sha256s, canvas)):
-            pixels[index] = image
-            on_image(index + 1, len(sha256s))
-        pixels.flush()
-        del pixels
+        # Written, not mapped: on a full disk a write fails with words, a mapping with SIGBUS.
+        with partial.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(sha256s), *shape)}
+            np.lib.format.write_array_header_2_0(file, header)
+            for index, image in enumerate(_decoded(store, sha256s, canvas)):
+                file.write(np.ascontiguousarray(image).data)
+                on_image(index + 1, len(sha256s))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

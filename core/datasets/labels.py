@@ -51,10 +51,23 @@ def put_labels(
     session.execute(
         select(Dataset.id).where(Dataset.id == dataset.id).with_for_update(key_share=True)
     )
-    by_file = _resolve_names(
-        session, dataset.id, {stored_name(a.file) for a in assignments if a.file}
-    )
-    by_id = _known_ids(session, dataset.id, {a.image_id for a in assignments if a.image_id})
+    chosen = _choose(session, dataset.id, assignments)
+    removed = _write(session, dataset.id, chosen)
+    classes = class_names(session, dataset.id)
+    if len(classes) > max_classes:
+        raise LabelsInvalid(
+            f"labels: found {len(classes)} classes; at most {max_classes} are allowed"
+        )
+    return LabelReport(len(chosen) - removed, removed, classes)
+
+
+def _choose(
+    session: Session, dataset_id: UUID, assignments: Sequence[Assignment]
+) -> dict[UUID, Assignment]:
+    """The one assignment of each image; LabelsInvalid lists all that are wrong."""
+    files = {stored_name(a.file) for a in assignments if a.file}
+    by_file = _resolve_names(session, dataset_id, files)
+    by_id = _known_ids(session, dataset_id, {a.image_id for a in assignments if a.image_id})
     problems: list[dict[str, object]] = []
     chosen: dict[UUID, Assignment] = {}
     for assignment in assignments:
@@ -76,13 +89,7 @@ def put_labels(
             f"the first: line {problems[0]['line']}: {problems[0]['detail']}",
             problems=problems[:SHOWN_PROBLEMS],
         )
-    removed = _write(session, dataset.id, chosen)
-    classes = class_names(session, dataset.id)
-    if len(classes) > max_classes:
-        raise LabelsInvalid(
-            f"labels: found {len(classes)} classes; at most {max_classes} are allowed"
-        )
-    return LabelReport(len(chosen) - removed, removed, classes)
+    return chosen
 
 
 def class_names(session: Session, dataset_id: UUID) -> list[str]:

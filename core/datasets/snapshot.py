@@ -14,7 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.db.models import Dataset, Image, Json, Label, Snapshot
+from core.db.models import Dataset, Image, Label, Snapshot
+from core.db.table import Json
 from core.storage.store import BlobStore
 
 Split = Literal["train", "validation", "test"]
@@ -51,46 +52,47 @@ def freeze(session: Session, store: BlobStore, dataset: Dataset) -> Snapshot:
         .where(Image.dataset_id == dataset.id)
     ).all()
     items = sorted(
-        (
-            SnapshotItem(
-                row.sha256,
-                row.class_name,
-                split_of(
-                    row.sha256,
-                    validation_fraction=dataset.validation_fraction,
-                    test_fraction=dataset.test_fraction,
-                ),
-            )
-            for row in rows
-        ),
+        (SnapshotItem(row.sha256, row.class_name, _split(dataset, row.sha256)) for row in rows),
         key=lambda item: item.sha256,
     )
     content = _serialise(items)
     digest = hashlib.sha256(content).hexdigest()
     store.put(snapshot_key(digest), content)
-    facts: Json = {
-        "greyscale": all(row.greyscale for row in rows),
-        "median_short_side": int(
-            statistics.median([min(row.width, row.height) for row in rows] or [0])
-        ),
-        "images": dict(Counter(item.split for item in items)),
-        "labels": dict(Counter(item.split for item in items if item.label is not None)),
-        "train_labels_per_class": dict(
-            sorted(Counter(i.label for i in items if i.label and i.split == "train").items())
-        ),
-    }
     values = {
         "dataset_id": dataset.id,
         "digest": digest,
         "image_count": len(items),
         "label_count": sum(item.label is not None for item in items),
         "class_names": sorted({item.label for item in items if item.label is not None}),
-        "facts": facts,
+        "facts": {
+            "greyscale": all(row.greyscale for row in rows),
+            "median_short_side": int(
+                statistics.median([min(row.width, row.height) for row in rows] or [0])
+            ),
+            **_counts(items),
+        },
     }
     session.execute(insert(Snapshot).values(values).on_conflict_do_nothing())
     return session.scalars(
         select(Snapshot).where(Snapshot.dataset_id == dataset.id, Snapshot.digest == digest)
     ).one()
+
+
+def _split(dataset: Dataset, sha256: str) -> Split:
+    return split_of(
+        sha256,
+        validation_fraction=dataset.validation_fraction,
+        test_fraction=dataset.test_fraction,
+    )
+
+
+def _counts(items: list[SnapshotItem]) -> Json:
+    trained = Counter(i.label for i in items if i.label is not None and i.split == "train")
+    return {
+        "images": dict(Counter(item.split for item in items)),
+        "labels": dict(Counter(item.split for item in items if item.label is not None)),
+        "train_labels_per_class": dict(sorted(trained.items())),
+    }
 
 
 def get_snapshot(session: Session, snapshot_id: UUID) -> Snapshot:

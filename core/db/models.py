@@ -3,69 +3,30 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    DateTime,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
-    MetaData,
-    Text,
     UniqueConstraint,
-    func,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-Json = dict[str, Any]
-
-
-class Table(DeclarativeBase):
-    """Root of all tables."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
-        str: Text,
-        datetime: DateTime(timezone=True),
-        Json: JSONB,
-        list[str]: ARRAY(Text),
-    }
-
-
-def _id() -> Mapped[UUID]:
-    return mapped_column(primary_key=True, default=uuid4)
-
-
-def _now() -> Mapped[datetime]:
-    # clock_timestamp, not now(): rows of one transaction keep their order on keyset pages
-    return mapped_column(server_default=func.clock_timestamp())
-
-
-def _named(length: int = 200) -> CheckConstraint:
-    return CheckConstraint(f"length(name) BETWEEN 1 AND {length}", name="name_length")
+from core.db.table import Json, Table, creation_time, name_length, primary_id
 
 
 class Project(Table):
     """A wall: whatever has an owner belongs to one project."""
 
     __tablename__ = "projects"
-    __table_args__ = (_named(), UniqueConstraint("name"))
+    __table_args__ = (name_length(), UniqueConstraint("name"))
 
-    id: Mapped[UUID] = _id()
+    id: Mapped[UUID] = primary_id()
     name: Mapped[str]
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = creation_time()
 
 
 class ApiKey(Table):
@@ -73,7 +34,7 @@ class ApiKey(Table):
 
     __tablename__ = "api_keys"
     __table_args__ = (
-        _named(),
+        name_length(),
         UniqueConstraint("digest"),
         Index(None, "project_id"),
         CheckConstraint("digest ~ '^[0-9a-f]{64}$'", name="digest_form"),
@@ -83,12 +44,12 @@ class ApiKey(Table):
         ),
     )
 
-    id: Mapped[UUID] = _id()
+    id: Mapped[UUID] = primary_id()
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     name: Mapped[str]
     digest: Mapped[str]
     scopes: Mapped[list[str]]
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = creation_time()
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
@@ -99,7 +60,7 @@ class Dataset(Table):
 
     __tablename__ = "datasets"
     __table_args__ = (
-        _named(),
+        name_length(),
         UniqueConstraint("project_id", "name"),
         UniqueConstraint("project_id", "id"),
         Index(None, "project_id", "created_at", "id"),
@@ -110,12 +71,12 @@ class Dataset(Table):
         ),
     )
 
-    id: Mapped[UUID] = _id()
+    id: Mapped[UUID] = primary_id()
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     name: Mapped[str]
     test_fraction: Mapped[float]
     validation_fraction: Mapped[float]
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = creation_time()
 
 
 class Image(Table):
@@ -132,7 +93,7 @@ class Image(Table):
         CheckConstraint("format IN ('JPEG', 'PNG', 'WEBP')", name="format_known"),
     )
 
-    id: Mapped[UUID] = _id()
+    id: Mapped[UUID] = primary_id()
     dataset_id: Mapped[UUID] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"))
     sha256: Mapped[str]
     width: Mapped[int]
@@ -140,7 +101,7 @@ class Image(Table):
     format: Mapped[str]
     greyscale: Mapped[bool]
     byte_count: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = creation_time()
 
 
 class ImageName(Table):
@@ -175,7 +136,7 @@ class Label(Table):
     image_id: Mapped[UUID] = mapped_column(primary_key=True)
     dataset_id: Mapped[UUID]
     class_name: Mapped[str]
-    updated_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = creation_time()
 
 
 class Snapshot(Table):
@@ -190,14 +151,14 @@ class Snapshot(Table):
         ),
     )
 
-    id: Mapped[UUID] = _id()
+    id: Mapped[UUID] = primary_id()
     dataset_id: Mapped[UUID] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"))
     digest: Mapped[str]
     image_count: Mapped[int]
     label_count: Mapped[int]
     class_names: Mapped[list[str]]
     facts: Mapped[Json]
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = creation_time()
 
 
 UNFINISHED = ("waiting", "queued", "running", "cancelling")
@@ -238,7 +199,7 @@ class Job(Table):
         CheckConstraint("attempt BETWEEN 0 AND max_attempts", name="attempts"),
     )
 
-    id: Mapped[UUID] = _id()
+    id: Mapped[UUID] = primary_id()
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     dataset_id: Mapped[UUID | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
     snapshot_id: Mapped[UUID | None] = mapped_column(
@@ -259,7 +220,7 @@ class Job(Table):
     hinted_at: Mapped[datetime | None]
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = creation_time()
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
@@ -275,7 +236,7 @@ class JobMetric(Table):
     name: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     value: Mapped[float]
-    recorded_at: Mapped[datetime] = _now()
+    recorded_at: Mapped[datetime] = creation_time()
 
 
 class Model(Table):
@@ -294,14 +255,14 @@ class Model(Table):
         CheckConstraint("parent_id <> id", name="not_its_own_parent"),
     )
 
-    id: Mapped[UUID] = _id()
+    id: Mapped[UUID] = primary_id()
     project_id: Mapped[UUID]
     job_id: Mapped[UUID]
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("models.id", ondelete="SET NULL"))
     kind: Mapped[str]
     manifest: Mapped[Json]
     manifest_sha256: Mapped[str]
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = creation_time()
 
 
 class Alias(Table):
@@ -322,4 +283,4 @@ class Alias(Table):
     previous_model_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("models.id", ondelete="SET NULL")
     )
-    updated_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = creation_time()

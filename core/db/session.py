@@ -20,7 +20,15 @@ def make_engine(url: str, *, pool_size: int = 20) -> Engine:
         pool_size=pool_size,
         max_overflow=20,
         pool_timeout=10,
-        connect_args={"connect_timeout": 5, "application_name": "fewlabels"},
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "fewlabels",
+            # A server that is cut off is noticed in seconds, not after the kernel's 15 minutes.
+            "tcp_user_timeout": 10_000,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 2,
+        },
     )
 
 

@@ -86,9 +86,9 @@ class Engine:
         # One forward pass at a time: each uses all cores, two would fight for them.
         self._forward_pool = ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._pool = ThreadPoolExecutor(settings.inference_threads, thread_name_prefix="preprocess")
-        wanted = settings.device
-        found = "cuda" if torch.cuda.is_available() else "cpu"
-        self._device = found if wanted == "auto" else wanted
+        # Serving goes on without a GPU where only the workers have one.
+        on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+        self._device = "cuda" if on_gpu else "cpu"
 
     async def model(self, source: ModelSource) -> LoadedModel:
         """The model in memory; loaded once, however many ask for it.

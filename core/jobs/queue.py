@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from celery import Celery
@@ -22,23 +23,28 @@ def make_celery(settings: Settings) -> Celery:
     to do, so no visibility timeout can run a long job twice.
     """
     app = Celery("fewlabels", broker=required(settings.broker_url, "FEWLABELS_BROKER_URL"))
-    app.conf.update(
-        task_serializer="json",
-        accept_content=["json"],
-        task_ignore_result=True,
-        task_acks_late=False,
-        task_default_queue=JOBS_QUEUE,
-        task_routes={RUN_JOB: {"queue": JOBS_QUEUE}, SWEEP: {"queue": SWEEPS_QUEUE}},
-        worker_prefetch_multiplier=1,
-        worker_disable_prefetch=True,
-        worker_pool="threads",
-        worker_concurrency=settings.worker_concurrency,
-        worker_hijack_root_logger=False,
-        worker_enable_remote_control=False,
-        worker_send_task_events=False,
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
-        broker_transport_options={
+    app.conf.update(_configuration(settings))
+    return app
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    return {
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_acks_late": False,
+        "task_default_queue": JOBS_QUEUE,
+        "task_routes": {RUN_JOB: {"queue": JOBS_QUEUE}, SWEEP: {"queue": SWEEPS_QUEUE}},
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": True,
+        "worker_pool": "threads",
+        "worker_concurrency": settings.worker_concurrency,
+        "worker_hijack_root_logger": False,
+        "worker_enable_remote_control": False,
+        "worker_send_task_events": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
             "socket_connect_timeout": 2,
             "socket_timeout": 10,
             "socket_keepalive": True,
@@ -49,7 +55,7 @@ def make_celery(settings: Settings) -> Celery:
             "interval_start": 0.1,
             "interval_step": 0.1,
         },
-        beat_schedule={
+        "beat_schedule": {
             "sweep": {
                 "task": SWEEP,
                 "schedule": settings.sweep_seconds,
@@ -57,8 +63,7 @@ def make_celery(settings: Settings) -> Celery:
                 "options": {"expires": settings.sweep_seconds},
             }
         },
-    )
-    return app
+    }
 
 
 class CeleryQueue:

@@ -64,25 +64,30 @@ def create_jobs(
         state = first_state(session, needs_id)
         if state is None:
             raise SpecInvalid(f"needs: job {needs_id} has ended without a result; retry it first")
-        job = Job(
-            id=uuid4(),
-            project_id=caller.project_id,
-            dataset_id=snapshot.dataset_id,
-            snapshot_id=snapshot.id,
-            pipeline_id=pipeline_id,
-            needs_id=needs_id,
-            stage=item.stage,
-            state=state,
-            spec=item.spec,
-            plan=item.plan,
-            max_attempts=max_attempts,
-        )
+        job = _row(snapshot, item, caller, state=state, max_attempts=max_attempts)
+        job.pipeline_id, job.needs_id = pipeline_id, needs_id
         session.add(job)
         session.flush()
         jobs.append(job)
         if state == JobState.QUEUED:
             outbox.hint(session, job.id)
     return jobs
+
+
+def _row(
+    snapshot: Snapshot, item: PlannedJob, caller: Caller, *, state: JobState, max_attempts: int
+) -> Job:
+    return Job(
+        id=uuid4(),
+        project_id=caller.project_id,
+        dataset_id=snapshot.dataset_id,
+        snapshot_id=snapshot.id,
+        stage=item.stage,
+        state=state,
+        spec=item.spec,
+        plan=item.plan,
+        max_attempts=max_attempts,
+    )
 
 
 def get_job(session: Session, caller: Caller, job_id: UUID, *, lock: bool = False) -> Job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -118,7 +119,8 @@ class StageContext:
             device=self.device,
             on_step=self.report,
             should_stop=self.should_stop,
-            checkpoint_dir=self.work_dir,
+            # Of this version: what another one left behind may not fit, and is not resumed.
+            checkpoint_dir=self.work_dir / f"checkpoint-{installed_version('fewlabels')}",
             checkpoint_seconds=self.settings.checkpoint_seconds,
         )
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import cast
 
 from core.errors import WrongModelKind
-from core.learning.architecture import Architecture
 from core.learning.augmentations import PRESETS
 from core.learning.classifier import Classifier
 from core.learning.determinism import seed_everything
 from core.learning.distillation import DistillConfig, distill
 from core.stages.context import StageContext
-from core.stages.finetune import evaluate, labelled_images
+from core.stages.finetune import architecture_of, evaluate, labelled_images
 from core.stages.outcome import Outcome
 
 PLANNED = (
@@ -41,12 +40,7 @@ def run_distill(context: StageContext) -> Outcome:
     config = DistillConfig(
         **{name: plan[name] for name in PLANNED}, augmentation=PRESETS[plan["augmentation"]]
     )
-    architecture = Architecture(
-        encoder=plan["encoder"],
-        image_size=parent.preprocessing.image_size,
-        channels=parent.preprocessing.channels,
-        class_count=len(parent.classes),
-    )
+    architecture = architecture_of(plan, parent.classes)
     seed_everything(config.seed)
     student = distill(
         images_NHWC,

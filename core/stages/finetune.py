@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -81,12 +81,7 @@ def run_finetune(context: StageContext) -> Outcome:
             encoder, train_images, train_targets, preprocessing, context.device
         )
     return Outcome(
-        architecture=Architecture(
-            encoder=context.job.plan["encoder"],
-            image_size=preprocessing.image_size,
-            channels=preprocessing.channels,
-            class_count=len(classes),
-        ),
+        architecture=architecture_of(context.job.plan, classes),
         module=classifier.cpu(),
         preprocessing=preprocessing,
         config=config.to_dict(),
@@ -115,6 +110,16 @@ def evaluate(
             result["calibration_error"] = expected_calibration_error(logits_NK, targets_N)
             metrics[split] = result
     return metrics
+
+
+def architecture_of(plan: Mapping[str, Any], classes: Sequence[str]) -> Architecture:
+    """The classifier that a plan describes."""
+    return Architecture(
+        encoder=plan["encoder"],
+        image_size=plan["image_size"],
+        channels=plan["channels"],
+        class_count=len(classes),
+    )
 
 
 def labelled_images(

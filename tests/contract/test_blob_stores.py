@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from core.errors import BlobNotFound, ConfigurationInvalid, StoreUnavailable
+from core.storage.s3 import S3Store
 from core.storage.store import BlobStore, open_store
 
 ABSENT = "images/" + "0" * 64
@@ -275,4 +276,5 @@ def test_a_wrong_url_is_refused_without_its_secret(url: str) -> None:
 
 
 def test_credentials_may_hold_any_character(s3_host: str) -> None:
-    open_store("s3://user%40team:se%2Fcr%3Aet@[::1]:9000/bucket?region=eu-west-1&secure=false")
+    url = "s3://user%40team:se%2Fcr%3Aet@[::1]:9000/bucket?region=eu-west-1&secure=false"
+    assert isinstance(open_store(url), S3Store)

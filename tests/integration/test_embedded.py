@@ -198,7 +198,8 @@ def test_an_interrupted_first_start_is_made_good(tmp_path: Path) -> None:
     (tmp_path / "postgres.new").mkdir()
     (tmp_path / "postgres.new" / "PG_VERSION").write_text("18\n")
     with claimed_folder(tmp_path) as folder, Supervisor(folder) as supervisor:
-        psycopg.connect(start_postgres(supervisor)).close()
+        with psycopg.connect(start_postgres(supervisor)) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_data_of_another_version_is_refused(data: Path) -> None:

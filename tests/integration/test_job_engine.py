@@ -69,8 +69,8 @@ def hint(engine: Engine, job_id: UUID, times: int) -> None:
 def wait_for_checkpoint(engine: Engine, job_id: UUID) -> int:
     """The step of a checkpoint that the job has written."""
     folder = engine.settings.data_dir / "work" / str(job_id)
-    wait_until(lambda: any(folder.glob("step-*")), "a checkpoint", seconds=60)
-    return max(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+    wait_until(lambda: any(folder.glob("*/step-*")), "a checkpoint", seconds=60)
+    return max(int(path.name.removeprefix("step-")) for path in folder.glob("*/step-*"))
 
 
 def missing_blob(engine: Engine) -> str:

@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
 
-from core.db.models import Table
+from core.db.models import Project
 from core.db.session import downgrade, upgrade
 
 SHA = "a" * 64
@@ -49,7 +49,7 @@ def checks(engine: Engine) -> set[str]:
 
 def test_up_down_up_and_the_orm_agrees(url: str, engine: Engine) -> None:
     upgrade(url)
-    assert tables(engine) == set(Table.metadata.tables)
+    assert tables(engine) == set(Project.metadata.tables)
     first = checks(engine)
     downgrade(url)
     assert tables(engine) == set()
@@ -59,11 +59,11 @@ def test_up_down_up_and_the_orm_agrees(url: str, engine: Engine) -> None:
     with engine.connect() as connection:
         options = {"compare_type": True, "compare_server_default": True}
         context = MigrationContext.configure(connection, opts=options)
-        assert compare_metadata(context, Table.metadata) == []
+        assert compare_metadata(context, Project.metadata) == []
     # Alembic does not compare check constraints.
     named = {
         str(constraint.name)
-        for table in Table.metadata.tables.values()
+        for table in Project.metadata.tables.values()
         for constraint in table.constraints
         if type(constraint).__name__ == "CheckConstraint"
     }

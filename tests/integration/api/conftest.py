@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 from api.main import create_app
 from core import auth
 from core.config import Settings
-from core.db.models import Job, Model, Table
+from core.db.models import Job, Model
 from core.db.session import upgrade
+from core.db.table import Table
 from tests.integration.api.problems import pictures
 from tests.tiny_models import CLASSES, publish_tiny_model
 

@@ -124,7 +124,8 @@ def test_long_incompressible_name_fits_the_index(
     client: TestClient, add_dataset: Callable[..., str]
 ) -> None:
     name = "".join(chr(0x4E00 + int.from_bytes(os.urandom(2)) % 20_000) for _ in range(1024))
-    add_dataset({name: GOOD})
+    dataset = add_dataset({name: GOOD})
+    assert client.get(f"/datasets/{dataset}").json()["image_count"] == 1
 
 
 UPLOADS: dict[str, tuple[bytes, str, int, str]] = {
