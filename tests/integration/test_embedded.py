@@ -197,9 +197,12 @@ def test_a_lock_file_with_a_reused_pid_does_not_stop_the_start(data: Path) -> No
 def test_an_interrupted_first_start_is_made_good(tmp_path: Path) -> None:
     (tmp_path / "postgres.new").mkdir()
     (tmp_path / "postgres.new" / "PG_VERSION").write_text("18\n")
-    with claimed_folder(tmp_path) as folder, Supervisor(folder) as supervisor:
-        with psycopg.connect(start_postgres(supervisor)) as connection:
-            assert connection.execute("SELECT 1").fetchone() == (1,)
+    with (
+        claimed_folder(tmp_path) as folder,
+        Supervisor(folder) as supervisor,
+        psycopg.connect(start_postgres(supervisor)) as connection,
+    ):
+        assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_data_of_another_version_is_refused(data: Path) -> None:
