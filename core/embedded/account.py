@@ -13,6 +13,7 @@ from core.errors import EmbeddedServerFailed
 # Let `nobody` pass folders that only root may enter (/root, a fresh temporary folder) without
 # changing anybody's permissions. Numbers: linux/capability.h.
 CAPABILITIES = {"dac_override": 1, "dac_read_search": 2}
+SETPCAP = 8
 REMEDY = "run as an ordinary user, or set FEWLABELS_DATABASE_URL to a Postgres of yours"
 
 
@@ -59,14 +60,17 @@ def server_account() -> Account:
             f"Postgres refuses to run as root and there is no user 'nobody'; {REMEDY}"
         ) from None
     user = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-    kept = ",".join(f"+{name}" for name in _available())
-    passed = [f"--inh-caps={kept}", f"--ambient-caps={kept}"] if kept else []
-    prefix = [setpriv, *user, *passed, "--no-new-privs", "--"]
+    prefix = [setpriv, *user, *_capability_options(), "--no-new-privs", "--"]
     return Account(nobody.pw_uid, nobody.pw_gid, prefix)
 
 
-def _available() -> list[str]:
-    """Those of the capabilities that this process may pass on; a container may lack them."""
+def _capability_options() -> list[str]:
+    """Pass on those of the capabilities that this process has; a container may lack them."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     held = int(lines["CapEff"], 16) & int(lines["CapBnd"], 16)
-    return [name for name, bit in CAPABILITIES.items() if held >> bit & 1]
+    kept = ",".join(f"+{name}" for name, bit in CAPABILITIES.items() if held >> bit & 1)
+    if not kept:
+        return []
+    # access(2), by which Postgres looks for its programs, forgets capabilities without this.
+    fixed = ["--securebits=+no_setuid_fixup"] if held >> SETPCAP & 1 else []
+    return [f"--inh-caps={kept}", f"--ambient-caps={kept}", *fixed]
