@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from api.auth import Credentials
@@ -38,7 +39,7 @@ from core.errors import (
     TooManyImages,
     WrongModelKind,
 )
-from core.images.decoding import DecodedImage, decode
+from core.images.decoding import decode
 from core.images.ingest import stored_name
 from core.registry.artifact import ModelSource
 from core.telemetry import INFERENCE_IMAGES
@@ -145,18 +146,14 @@ async def _answer(request: Request, credentials: Credentials, *, kind: str | Non
     asked = await _parse(request, settings)
     source = await lookup.source(caller, asked.reference)
     _require_kind(source, kind)
-    decoded = await asyncio.gather(
-        *(run_in_threadpool(_decode, item.data, settings) for item in asked.sent)
-    )
-    good = [item for item in decoded if isinstance(item, DecodedImage)]
-    bad = [item for item in decoded if isinstance(item, FewlabelsError)]
-    INFERENCE_IMAGES.labels("rejected").inc(len(bad))
-    if not good:
-        _raise_all(asked, bad)
     engine = cast("Engine", await request.app.state.engine)
-    answers = iter(await engine.answer(source, [item.pixels_HWC for item in good]))
-    INFERENCE_IMAGES.labels("answered").inc(len(good))
-    results = [next(answers) if isinstance(item, DecodedImage) else item for item in decoded]
+    loads = [partial(_pixels, item.data, settings) for item in asked.sent]
+    results = await engine.answer(source, loads)
+    bad = [result for result in results if isinstance(result, FewlabelsError)]
+    INFERENCE_IMAGES.labels("rejected").inc(len(bad))
+    INFERENCE_IMAGES.labels("answered").inc(len(results) - len(bad))
+    if len(bad) == len(results):
+        _raise_all(asked, bad)
     return _Answered(await engine.model(source), asked, results)
 
 
@@ -210,15 +207,12 @@ def _from_base64(text: str, index: int) -> bytes | FewlabelsError:
         return ImageInvalid(f"images.{index}: not base64: {error}")
 
 
-def _decode(data: bytes | FewlabelsError, settings: Settings) -> DecodedImage | FewlabelsError:
+def _pixels(data: bytes | FewlabelsError, settings: Settings) -> NDArray[np.uint8]:
+    """The decoded image; raises ImageInvalid."""
     if isinstance(data, FewlabelsError):
-        return data
-    try:
-        return decode(
-            data, max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels
-        )
-    except ImageInvalid as error:
-        return error
+        raise data
+    limits = {"max_bytes": settings.max_image_bytes, "max_pixels": settings.max_image_pixels}
+    return decode(data, **limits).pixels_HWC
 
 
 def _raise_all(asked: _Asked, bad: list[FewlabelsError]) -> None:

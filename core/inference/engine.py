@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from uuid import UUID
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812 — the field's usual name
 
 from core.config import Settings
-from core.errors import DeadlineExceeded
+from core.errors import BatchFailed, DeadlineExceeded, FewlabelsError
 from core.inference.batcher import Batcher
 from core.learning.architecture import Architecture
 from core.learning.checkpoint import load_weights
@@ -27,6 +27,7 @@ from core.telemetry import logger
 
 log = logger(__name__)
 Pixels = NDArray[np.uint8]
+Load = Callable[[], Pixels]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,15 @@ class Engine:
         """
         return (await self._serve(source)).model
 
-    async def answer(self, source: ModelSource, images_HWC: Sequence[Pixels]) -> list[Answer]:
-        """What the model says of decoded images, in their order.
+    async def answer(
+        self, source: ModelSource, images: Sequence[Load]
+    ) -> list[Answer | FewlabelsError]:
+        """What the model says of images, in their order; an error of ours for a bad one.
+
+        Args:
+            source: The model.
+            images: Each gives the decoded pixels (H, W, 3) when it is called. They are called on
+                the engine's few threads, so that only as many large images are in memory at once.
 
         Raises:
             Overloaded: Too many images are waiting for this model.
@@ -108,20 +116,33 @@ class Engine:
         """
         try:
             async with asyncio.timeout(self._settings.inference_seconds):
-                return await self._answer(source, images_HWC)
+                return await self._answer(source, images)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"the model did not answer within {self._settings.inference_seconds:g} seconds"
             ) from None
 
-    async def _answer(self, source: ModelSource, images_HWC: Sequence[Pixels]) -> list[Answer]:
+    async def _answer(
+        self, source: ModelSource, images: Sequence[Load]
+    ) -> list[Answer | FewlabelsError]:
         loop = asyncio.get_running_loop()
         served = await self._serve(source)
-        canvas = served.model.preprocessing.canvas
-        canvases = await asyncio.gather(
-            *(loop.run_in_executor(self._pool, canvas, image) for image in images_HWC)
+
+        def prepare(load: Load) -> Pixels | FewlabelsError:
+            try:
+                return served.model.preprocessing.canvas(load())
+            except FewlabelsError as error:
+                return error
+
+        prepared = await asyncio.gather(
+            *(loop.run_in_executor(self._pool, prepare, load) for load in images)
         )
-        return list(await asyncio.gather(*served.batcher.submit(list(canvases))))
+        good = [item for item in prepared if not isinstance(item, FewlabelsError)]
+        answers = iter(await asyncio.gather(*served.batcher.submit(good)))
+        return [
+            item if isinstance(item, FewlabelsError) else _usable(next(answers))
+            for item in prepared
+        ]
 
     def check(self) -> None:
         """Raise RuntimeError when the engine can no longer answer."""
@@ -168,3 +189,10 @@ class Engine:
             model_id, _ = self._served.popitem(last=False)
             # Requests under way keep their batcher until they are answered.
             log.info("model unloaded", model_id=str(model_id))
+
+
+def _usable(answer: Answer) -> Answer | FewlabelsError:
+    # Weights may overflow on an image unlike all others; nobody is served a vector of nothing.
+    if np.isfinite(answer.embedding_D).all() and answer.embedding_D.any():
+        return answer
+    return BatchFailed("the model gives no usable vector for this image")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -15,11 +18,11 @@ from PIL import Image
 
 from core.config import Settings
 from core.datasets.cache import open_cache
-from core.errors import ArtifactCorrupt, DeadlineExceeded, Overloaded
+from core.errors import ArtifactCorrupt, DeadlineExceeded, ImageInvalid, Overloaded
 from core.images.decoding import decode
 from core.images.ingest import image_key
 from core.inference import engine as engine_module
-from core.inference.engine import Engine, LoadedModel
+from core.inference.engine import Answer, Engine, LoadedModel
 from core.learning.preprocessing import Preprocessing
 from core.registry.artifact import WEIGHTS, ModelSource, sha256_of, stored_files
 from core.storage.folder import FolderStore
@@ -69,6 +72,14 @@ def run(work: Callable[[Engine], Awaitable[None]], **wishes: object) -> None:
     asyncio.run(main())
 
 
+async def ask(engine: Engine, source: ModelSource, images: list[Pixels]) -> list[Answer]:
+    """The answers for decoded images, all of which are good."""
+    results = await engine.answer(source, [partial(np.asarray, image) for image in images])
+    answers = [result for result in results if isinstance(result, Answer)]
+    assert len(answers) == len(results)
+    return answers
+
+
 def pictures(count: int, seed: int = 0) -> list[Pixels]:
     generator = np.random.default_rng(seed)
     return [
@@ -78,7 +89,7 @@ def pictures(count: int, seed: int = 0) -> list[Pixels]:
 
 def test_many_wait_for_one_load(source: ModelSource, loads: list[UUID]) -> None:
     async def work(engine: Engine) -> None:
-        answers = await asyncio.gather(*(engine.answer(source, pictures(1)) for _ in range(20)))
+        answers = await asyncio.gather(*(ask(engine, source, pictures(1)) for _ in range(20)))
         assert len(answers) == 20
         assert loads == [source.model_id]
 
@@ -90,7 +101,7 @@ def test_the_oldest_is_forgotten(store: FolderStore, tmp_path: Path, loads: list
 
     async def work(engine: Engine) -> None:
         for source in (first, second, first, third, first, second):
-            await engine.answer(source, pictures(1))
+            await ask(engine, source, pictures(1))
 
     run(work, max_loaded_models=2)
     wanted = [first, second, third, second]
@@ -102,7 +113,7 @@ def test_requests_under_way_survive_forgetting(store: FolderStore, tmp_path: Pat
 
     async def work(engine: Engine) -> None:
         answers = await asyncio.gather(
-            *(engine.answer(source, pictures(3)) for source in sources * 5)
+            *(ask(engine, source, pictures(3)) for source in sources * 5)
         )
         assert [len(answer) for answer in answers] == [3] * 20
 
@@ -120,20 +131,20 @@ def test_failed_load_is_tried_again(
 
     async def work(engine: Engine) -> None:
         outcomes = await asyncio.gather(
-            *(engine.answer(source, pictures(1)) for _ in range(3)), return_exceptions=True
+            *(ask(engine, source, pictures(1)) for _ in range(3)), return_exceptions=True
         )
         assert all(isinstance(outcome, ArtifactCorrupt) for outcome in outcomes)
         assert len(loads) == 1
         blob.write_bytes(whole)
-        assert len(await engine.answer(source, pictures(2))) == 2
+        assert len(await ask(engine, source, pictures(2))) == 2
 
     run(work)
 
 
 def test_caller_that_leaves_does_not_stop_the_load(source: ModelSource, loads: list[UUID]) -> None:
     async def work(engine: Engine) -> None:
-        impatient = asyncio.create_task(engine.answer(source, pictures(1)))
-        patient = asyncio.create_task(engine.answer(source, pictures(1)))
+        impatient = asyncio.create_task(ask(engine, source, pictures(1)))
+        patient = asyncio.create_task(ask(engine, source, pictures(1)))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         impatient.cancel()
@@ -146,12 +157,12 @@ def test_caller_that_leaves_does_not_stop_the_load(source: ModelSource, loads: l
 def test_deadline_and_overload_are_told(source: ModelSource) -> None:
     async def late(engine: Engine) -> None:
         with pytest.raises(DeadlineExceeded, match="1e-05 seconds"):
-            await engine.answer(source, pictures(1))
+            await ask(engine, source, pictures(1))
 
     async def full(engine: Engine) -> None:
         with pytest.raises(Overloaded):
-            await engine.answer(source, pictures(3))
-        assert len(await engine.answer(source, pictures(2))) == 2
+            await ask(engine, source, pictures(3))
+        assert len(await ask(engine, source, pictures(2))) == 2
 
     run(late, inference_seconds=1e-5)
     run(full, inference_queue=2)
@@ -172,9 +183,9 @@ def test_batched_answers_equal_single_ones(source: ModelSource, batch: int) -> N
     images = pictures(8)
 
     async def work(engine: Engine) -> None:
-        together = await engine.answer(source, images)
+        together = await ask(engine, source, images)
         for image, answer in zip(images, together, strict=True):
-            (alone,) = await engine.answer(source, [image])
+            (alone,) = await ask(engine, source, [image])
             # Convolutions of another batch size may sum in another order.
             np.testing.assert_allclose(answer.embedding_D, alone.embedding_D, atol=1e-6)
             assert answer.probabilities_K is not None
@@ -188,12 +199,12 @@ def test_batched_answers_equal_single_ones(source: ModelSource, batch: int) -> N
 def test_encoder_and_classifier(store: FolderStore, tmp_path: Path) -> None:
     async def work(engine: Engine) -> None:
         encoder = tiny_source(store, tmp_path / "c", classes=())
-        (answer,) = await engine.answer(encoder, pictures(1))
+        (answer,) = await ask(engine, encoder, pictures(1))
         assert answer.probabilities_K is None
         assert np.linalg.norm(answer.embedding_D) == pytest.approx(1, abs=1e-6)
         assert (await engine.model(encoder)).dimension == len(answer.embedding_D)
         classifier = tiny_source(store, tmp_path / "c")
-        (answer,) = await engine.answer(classifier, pictures(1))
+        (answer,) = await ask(engine, classifier, pictures(1))
         assert answer.probabilities_K is not None
         assert answer.probabilities_K.shape == (len(CLASSES),)
         assert answer.probabilities_K.sum() == pytest.approx(1, abs=1e-6)
@@ -237,7 +248,7 @@ def test_serving_sees_what_training_saw(
 
     async def serve(engine: Engine) -> None:
         decoded = decode(data, max_bytes=10**6, max_pixels=10**6)
-        await engine.answer(source, [decoded.pixels_HWC])
+        await ask(engine, source, [decoded.pixels_HWC])
 
     run(serve)
     served_BCHW = seen[-1]
@@ -257,3 +268,37 @@ def test_serving_sees_what_training_saw(
     trained_BCHW = preprocessing.normalise(torch.from_numpy(np.array(cached_NHWC[:1])))
     assert served_BCHW.shape == (1, channels, SIDE, SIDE)
     assert torch.equal(served_BCHW, trained_BCHW)
+
+
+def test_few_large_images_are_in_memory_at_once(source: ModelSource) -> None:
+    live = most = 0
+    lock = threading.Lock()
+
+    def load() -> Pixels:
+        nonlocal live, most
+        with lock:
+            live += 1
+            most = max(most, live)
+        time.sleep(0.01)
+        with lock:
+            live -= 1
+        return np.zeros((9, 9, 3), dtype=np.uint8) + 128
+
+    async def work(engine: Engine) -> None:
+        assert len(await engine.answer(source, [load] * 12)) == 12
+        assert most <= 2
+
+    run(work, inference_threads=2)
+
+
+def test_a_bad_image_fails_alone(source: ModelSource) -> None:
+    def broken() -> Pixels:
+        raise ImageInvalid("no image")
+
+    async def work(engine: Engine) -> None:
+        good = partial(np.asarray, pictures(1)[0])
+        first, second = await engine.answer(source, [broken, good])
+        assert isinstance(first, ImageInvalid)
+        assert isinstance(second, Answer)
+
+    run(work)
