@@ -4,10 +4,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint types migrate clean
+.PHONY: help install demo up test lint types bench-digits migrate clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY) ## make .venv and install the project into it
 
@@ -35,6 +35,9 @@ lint: $(READY) ## check style
 
 types: $(READY) ## check types
 	@$(BIN)/mypy
+
+bench-digits: $(READY) ## measure what each stage is worth with five labels a class
+	@OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/digits_label_efficiency.py
 
 migrate: $(READY) ## bring the database at FEWLABELS_DATABASE_URL up to date
 	@$(BIN)/fewlabels migrate

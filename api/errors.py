@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ STATUS: dict[type[errors.FewlabelsError], int] = {
 }
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = SHOWN_CHARACTERS
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
 RETRY_AFTER = {429: "1", 503: "5"}
 
 
@@ -120,6 +122,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(NoConnectionFree, _database_gone)
     app.add_exception_handler(DataError, _not_storable)
     app.add_exception_handler(ClientDisconnect, _caller_left)
+    app.add_exception_handler(OSError, _no_room)
     app.add_exception_handler(Exception, _unknown)
 
 
@@ -222,3 +225,12 @@ async def _unknown(request: Request, error: Exception) -> JSONResponse:
     log.error("unexpected error", exc_info=error)
     detail = "an unexpected error, which is our fault; the log has it under this request_id"
     return problem(request, status=500, code="InternalError", detail=detail)
+
+
+async def _no_room(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OSError)
+    if error.errno not in NO_ROOM:
+        return await _unknown(request, error)
+    log.error("no room", exc_info=error)
+    detail = f"the server has no room for this now ({error.strerror}); nothing was changed"
+    return problem(request, status=503, code="NoRoom", detail=detail)

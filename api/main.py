@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.metadata
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -30,6 +31,7 @@ from core.storage.store import open_store
 from core.telemetry import configure_logging, logger
 
 log = logger(__name__)
+OPEN_FILES = 65_536
 REFERRED = (Problem, LabelsIn, InferenceIn)
 DESCRIPTION = """
 From unlabelled images and a handful of labels to a model that an application can call.
@@ -85,6 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
+    _raise_file_limit()
     await run_in_threadpool(state.store.prepare)
     # PyTorch takes seconds to load: other requests are answered meanwhile.
     state.engine = asyncio.create_task(_start_engine(state.settings))
@@ -94,6 +97,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = await state.engine
         await engine.close()
         state.database.dispose()
+
+
+def _raise_file_limit() -> None:
+    # A form with thousands of files holds as many open; the usual soft limit is 1,024.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _start_engine(settings: Settings) -> Any:

@@ -14,7 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from core.config import Settings
 from core.errors import RequestInvalid, TooManyImages
-from core.images.archives import ArchiveLimits, members
+from core.images.archives import ArchiveLimits, members, unsafe_name
 from core.images.ingest import IncomingFile
 
 MULTIPART = "multipart/form-data"
@@ -85,7 +85,9 @@ def incoming_from_form(files: list[UploadFile], *, max_bytes: int) -> Iterator[I
     """The files of a form one at a time; one that is too large is not read."""
     for upload in files:
         name = upload.filename or "unnamed"
-        if upload.size is not None and upload.size > max_bytes:
+        if refused := unsafe_name(name):
+            yield IncomingFile(name, None, (refused.code, refused.detail))
+        elif upload.size is not None and upload.size > max_bytes:
             detail = f"{upload.size} bytes; at most {max_bytes} are allowed"
             yield IncomingFile(name, None, ("ImageTooLarge", detail))
         else:

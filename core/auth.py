@@ -63,6 +63,9 @@ def create_key(
     if unknown or not scopes:
         found = ", ".join(unknown) or "none"
         raise Invalid(f"scopes: found {found}; allowed are {', '.join(sorted(SCOPES))}")
+    for field, text in (("name", name), ("project", project)):
+        if not 1 <= len(text) <= 200 or "\0" in text:
+            raise Invalid(f"{field}: found {len(text)} characters; allowed are 1 to 200")
     secret = KEY_PREFIX + secrets.token_urlsafe(32)
     key = ApiKey(
         project_id=ensure_project(session, project),

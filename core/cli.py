@@ -107,7 +107,9 @@ def create_api_key(
     name: Annotated[str, typer.Option(help="What the key is for.")],
     project: Annotated[str, typer.Option(help="Made when there is none.")] = DEFAULT_PROJECT,
     scopes: Annotated[str, typer.Option(help="Of read, write, infer, admin.")] = "read,write,infer",
-    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Days until it expires.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Make an API key; it is shown this once and never again."""

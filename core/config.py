@@ -49,7 +49,8 @@ class Settings(BaseSettings):
     # Who may call
     auth_mode: Literal["off", "keys"] = Field(
         default="off",
-        description="`keys`: every call needs an API key. `off`: only on a loopback address.",
+        description="`keys`: every call but health, metrics and documentation needs an API key. "
+        "`off`: only on a loopback address.",
     )
     key_cache_seconds: float = Field(
         default=1.0,
@@ -216,7 +217,7 @@ def load_settings(**overrides: object) -> Settings:
         lines = [
             f"FEWLABELS_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
             if problem["loc"]
-            else str(problem["msg"])
+            else str(problem["msg"]).removeprefix("Value error, ")
             for problem in error.errors(include_url=False, include_input=False)
         ]
         raise ConfigurationInvalid("; ".join(lines)) from None

@@ -87,6 +87,8 @@ def _from_csv(body: bytes) -> list[Assignment]:
         raise RequestInvalid(f"body: CSV must be UTF-8; byte {error.start} is not") from None
     rows = csv.DictReader(io.StringIO(text, newline=""), restkey=EXTRA)
     columns = _columns(rows)
+    if len(set(columns)) < len(columns):
+        raise RequestInvalid(f"body: the first CSV line names a column twice: {columns}")
     if "label" not in columns or not {"file", "image_id"} & set(columns):
         raise RequestInvalid(
             f"body: the first CSV line names the columns {columns}; "
@@ -115,7 +117,11 @@ def _from_row(row: dict[str, Any], columns: list[str]) -> LabelIn:
         raise LabelsInvalid(
             f"more than the {len(columns)} columns of the first line; quote a value with a comma"
         )
-    cells = {name: (row.get(name) or "").strip() or None for name in columns}
+    if None in row.values():
+        raise LabelsInvalid(f"fewer than the {len(columns)} columns of the first line")
+    cells = {name: row[name].strip() or None for name in columns}
+    if cells["label"] is None:
+        raise LabelsInvalid("the label is empty; to take a label away send JSON with null")
     try:
         return LabelIn.model_validate({name: cells[name] for name in FIELDS if name in cells})
     except ValidationError as error:

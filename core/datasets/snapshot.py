@@ -55,6 +55,7 @@ def freeze(session: Session, store: BlobStore, dataset: Dataset) -> Snapshot:
         (SnapshotItem(row.sha256, row.class_name, _split(dataset, row.sha256)) for row in rows),
         key=lambda item: item.sha256,
     )
+    trained = [row for row in rows if _split(dataset, row.sha256) != "test"]
     content = _serialise(items)
     digest = hashlib.sha256(content).hexdigest()
     store.put(snapshot_key(digest), content)
@@ -65,9 +66,10 @@ def freeze(session: Session, store: BlobStore, dataset: Dataset) -> Snapshot:
         "label_count": sum(item.label is not None for item in items),
         "class_names": sorted({item.label for item in items if item.label is not None}),
         "facts": {
-            "greyscale": all(row.greyscale for row in rows),
+            # What is decided from these must not depend on images that nothing may learn from.
+            "greyscale": all(row.greyscale for row in trained),
             "median_short_side": int(
-                statistics.median([min(row.width, row.height) for row in rows] or [0])
+                statistics.median([min(row.width, row.height) for row in trained] or [0])
             ),
             **_counts(items),
         },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,7 @@ class DataFacts:
     labels_per_class: Mapping[str, int]
     greyscale: bool
     median_short_side: int
+    classes: Sequence[str] = ()
 
     @property
     def labels(self) -> int:
@@ -71,6 +72,7 @@ def facts_of(snapshot: Snapshot) -> DataFacts:
         labels_per_class=facts["train_labels_per_class"],
         greyscale=facts["greyscale"],
         median_short_side=facts["median_short_side"],
+        classes=snapshot.class_names,
     )
 
 
@@ -286,4 +288,10 @@ def _need_classes(data: DataFacts) -> None:
         found = "no labels" if classes == 0 else f"labels of one class ({data.labels})"
         raise NotEnoughLabels(
             f"dataset_id: found {found} outside the test split; at least two classes need labels"
+        )
+    missing = sorted(set(data.classes) - set(data.labels_per_class))
+    if missing:
+        raise NotEnoughLabels(
+            f"dataset_id: the classes {', '.join(map(repr, missing[:10]))} have labels only on "
+            "validation or test images, which are not trained on; label more images of them"
         )

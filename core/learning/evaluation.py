@@ -17,6 +17,9 @@ from core.learning.data import read_rows, stratified_folds
 from core.learning.encoders import Encoder
 from core.learning.logistic import L2_UNCHOSEN, fit_logistic
 from core.learning.preprocessing import Preprocessing
+from core.learning.trainer import Diverged
+
+USABLE_IMAGES = 64
 
 
 class Score(NamedTuple):
@@ -72,6 +75,30 @@ def _forward(
     ]
     module.train(was_training)
     return torch.cat(outputs)
+
+
+def require_usable(
+    model: Encoder | Classifier,
+    images_NHWC: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    *,
+    device: str = "cpu",
+) -> None:
+    """Check a trained model: finite weights, finite features that are not all zero.
+
+    The loss of the last step tells of the weights before it, in training mode; this looks at what
+    will be served.
+
+    Raises:
+        Diverged: The model is of no use.
+    """
+    finite = all(t.isfinite().all() for t in model.state_dict().values() if t.is_floating_point())
+    features_ND = features(model, images_NHWC[:USABLE_IMAGES], preprocessing, device=device)
+    if not finite or not features_ND.isfinite().all() or not features_ND.any(dim=1).all():
+        raise Diverged(
+            "Training ended with a model that gives no usable features. Try a smaller "
+            "learning_rate or weight_decay."
+        )
 
 
 def count_correct(logits_NK: Tensor, targets_N: Tensor) -> Score:

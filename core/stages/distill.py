@@ -9,6 +9,7 @@ from core.learning.augmentations import PRESETS
 from core.learning.classifier import Classifier
 from core.learning.determinism import seed_everything
 from core.learning.distillation import DistillConfig, distill
+from core.learning.evaluation import require_usable
 from core.stages.context import StageContext
 from core.stages.finetune import architecture_of, evaluate, labelled_images
 from core.stages.outcome import Outcome
@@ -50,6 +51,7 @@ def run_distill(context: StageContext) -> Outcome:
         parent.preprocessing,
         run=context.run(),
     )
+    require_usable(student, images_NHWC, parent.preprocessing, device=context.device)
     labelled = labelled_images(context, parent.preprocessing, parent.classes)
     metrics = evaluate(student, labelled, parent.preprocessing, context.device)
     return Outcome(

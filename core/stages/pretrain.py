@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.learning.architecture import Architecture
 from core.learning.augmentations import PRESETS
+from core.learning.evaluation import require_usable
 from core.learning.simclr import SimCLRConfig, pretrain
 from core.stages.context import StageContext
 from core.stages.outcome import Outcome
@@ -33,6 +34,7 @@ def run_pretrain(context: StageContext) -> Outcome:
         **{name: plan[name] for name in PLANNED}, augmentation=PRESETS[plan["augmentation"]]
     )
     encoder = pretrain(images_NHWC, config, preprocessing, run=context.run())
+    require_usable(encoder, images_NHWC, preprocessing, device=context.device)
     return Outcome(
         architecture=Architecture(
             encoder=config.encoder,
@@ -40,7 +42,7 @@ def run_pretrain(context: StageContext) -> Outcome:
             channels=config.channels,
             class_count=None,
         ),
-        module=encoder,
+        module=encoder.cpu(),
         preprocessing=preprocessing,
         config=config.to_dict(),
         metrics={"images": len(items)},

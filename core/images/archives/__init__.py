@@ -6,12 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.errors import ArchiveInvalid
-from core.images.archives.entries import ArchiveLimits, Budget, Member, Rejected, RejectionCode
+from core.images.archives.entries import (
+    ArchiveLimits,
+    Budget,
+    Member,
+    Rejected,
+    RejectionCode,
+    unsafe_name,
+)
 from core.images.archives.tars import BLOCK, is_header, open_packed, tar_members
 from core.images.archives.zips import zip_members
 from core.images.signatures import describe
 
-__all__ = ["ArchiveLimits", "Member", "Rejected", "RejectionCode", "members"]
+__all__ = ["ArchiveLimits", "Member", "Rejected", "RejectionCode", "members", "unsafe_name"]
 
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 

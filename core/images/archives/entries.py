@@ -154,10 +154,10 @@ def is_junk(raw: str) -> bool:
 
 
 def unsafe_name(raw: str) -> Rejected | None:
-    """The rejection of a name that points outside the archive's folder, None for others."""
+    """The rejection of a name that points outside its folder, None for others."""
     if raw.startswith(("/", "\\")) or DRIVE.match(raw) or ".." in SEPARATORS.split(raw):
         return Rejected(
             "unsafe_name",
-            "the name is absolute or has '..' in it; names must be inside the archive",
+            "the name is absolute or has '..' in it; names must be relative and stay inside",
         )
     return None

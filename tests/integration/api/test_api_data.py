@@ -95,10 +95,12 @@ def test_labels_as_json_and_csv(client: TestClient, add_dataset: Add) -> None:
         "removed": 0,
         "class_names": ["nut", "ü"],
     }
-    csv = "﻿File,Label\r\na/p1.png,bolt\r\np0.png,\r\n"
+    csv = "﻿File,Label\r\na/p1.png,bolt\r\n"
     kind = {"content-type": "text/csv; charset=utf-8"}
     answer = client.put(url, content=csv.encode(), headers=kind).json()
-    assert answer == {"labelled": 1, "removed": 1, "class_names": ["bolt", "ü"]}
+    assert answer == {"labelled": 1, "removed": 0, "class_names": ["bolt", "nut", "ü"]}
+    gone = client.put(url, json={"labels": [{"file": "p0.png", "label": None}]}).json()
+    assert gone == {"labelled": 0, "removed": 1, "class_names": ["bolt", "ü"]}
     assert client.get(f"/datasets/{dataset_id}").json()["labels_per_class"] == {"bolt": 1, "ü": 1}
     assert names_of(client, dataset_id, labelled=True) == ["a/p1.png", "a/p3.png"]
     assert names_of(client, dataset_id, labelled=False) == ["a/p0.png", "a/p2.png"]
@@ -117,6 +119,8 @@ def test_image_content_is_what_was_uploaded(
     assert answer.headers["etag"] == f'"{hashlib.sha256(data).hexdigest()}"'
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "immutable" in answer.headers["cache-control"]
+    known = {"if-none-match": answer.headers["etag"]}
+    assert client.get(f"/images/{item['id']}/content", headers=known).status_code == 304
     assert (item["width"], item["height"], item["bytes"]) == (24, 16, len(data))
 
 

@@ -120,6 +120,12 @@ def test_odd_names_in_a_form(
         assert_problem(answer, 400, "body|files")
 
 
+def test_a_name_in_a_form_stays_inside(client: TestClient, dataset_id: str) -> None:
+    files = [("files", ("../../etc/x.png", GOOD, "image/png"))]
+    answer = client.post(f"/datasets/{dataset_id}/images", files=files).json()
+    assert (answer["added"], answer["lines"][0]["code"]) == (0, "unsafe_name")
+
+
 def test_long_incompressible_name_fits_the_index(
     client: TestClient, add_dataset: Callable[..., str]
 ) -> None:

@@ -105,6 +105,12 @@ def test_too_few_classes(labels: dict[str, int], words: str) -> None:
         plan_finetune({}, replace(DATA, labels_per_class=labels), "cpu", parent=ENCODER)
 
 
+def test_a_class_without_a_label_to_train_on() -> None:
+    data = replace(DATA, classes=[*DATA.labels_per_class, "rare"])
+    with pytest.raises(NotEnoughLabels, match="'rare' have labels only on validation or test"):
+        plan_finetune({}, data, "cpu", parent=ENCODER)
+
+
 def test_head_without_an_encoder() -> None:
     with pytest.raises(SpecInvalid, match="train: found 'head' without model_id or needs"):
         plan_finetune({"train": "head"}, DATA, "cpu", parent=None)

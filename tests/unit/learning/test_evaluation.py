@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
@@ -17,10 +18,12 @@ from core.learning.evaluation import (
     expected_calibration_error,
     features,
     knn_accuracy,
+    require_usable,
     wilson_interval,
 )
 from core.learning.logistic import choose_l2, fit_logistic
 from core.learning.preprocessing import Preprocessing
+from core.learning.trainer import Diverged
 
 
 def clusters(per_class: int, *, spread: float, dim: int = 20) -> tuple[Tensor, Tensor]:
@@ -153,3 +156,16 @@ def test_stratified_folds_are_even() -> None:
     assert [int(((fold == f) & (targets == 0)).sum()) for f in range(5)] == [2] * 5
     assert [int(((fold == f) & (targets == 1)).sum()) for f in range(5)] == [1] * 5
     assert max(fold.bincount().tolist()) - min(fold.bincount(minlength=5).tolist()) <= 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_a_model_of_no_use_is_told(
+    value: float, bars: tuple[NDArray[np.uint8], NDArray[np.int64]], preprocessing: Preprocessing
+) -> None:
+    encoder = build_encoder("resnet10_tiny", image_size=8, channels=1)
+    require_usable(encoder, bars[0], preprocessing)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.fill_(value)
+    with pytest.raises(Diverged, match="smaller learning_rate"):
+        require_usable(encoder, bars[0], preprocessing)
