@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,6 +47,8 @@ STATUS: dict[type[errors.FewlabelsError], int] = {
 }
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = SHOWN_CHARACTERS
+UNION_BRANCH = re.compile(r"(constrained-)?(int|float|str)|literal\[.*\]")
+UNREADABLE = "There was an error parsing the body"  # FastAPI's words for what json cannot load
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
 RETRY_AFTER = {429: "1", 503: "5"}
 
@@ -164,6 +167,8 @@ def _fault(entry: Mapping[str, Any]) -> dict[str, Any]:
         # Of FastAPI the place is a part of the location, of pydantic it is in the words.
         place = f" at character {location[-1]}" if location[-1].isdecimal() else ""
         return {"field": "body", "detail": f"not JSON: {reason}{place}"}
+    # Which branch of a union was tried is our affair: the user sent one field.
+    location = [part for part in location if not UNION_BRANCH.fullmatch(part)]
     field = ".".join(location[1:] or location)
     shown = "" if entry["type"] == "missing" else f"; found {_shown(entry.get('input'))}"
     said = entry["msg"].removeprefix("Value error, ")
@@ -182,6 +187,9 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     detail = f"{request.method} {request.url.path[:SHOWN_CHARACTERS]}: {error.detail}"
     if error.status_code == 413:
         return body_too_large(request)
+    if error.status_code == 400 and error.detail == UNREADABLE:
+        detail = "body: not JSON that can be read: not UTF-8, nested too deeply, or a number of "
+        detail += "thousands of digits"
     response = problem(request, status=error.status_code, code=code, detail=detail)
     response.headers.update(error.headers or {})
     return response

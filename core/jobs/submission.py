@@ -108,7 +108,7 @@ def _require(parent: Parent | None, kind: str, *, allow_none: bool = False) -> N
     if parent is not None and parent.kind != kind:
         article = "an" if parent.kind == "encoder" else "a"
         raise WrongModelKind(
-            f"model_id: found {article} {parent.kind}, this stage starts from "
+            f"model_id or needs: found {article} {parent.kind}, this stage starts from "
             f"{'an' if kind == 'encoder' else 'a'} {kind}"
         )
 

@@ -117,3 +117,14 @@ def test_too_many_classes_set_nothing(client: TestClient, add_dataset: Callable[
     answer = client.put(f"/datasets/{dataset_id}/labels", json=labels)
     assert_problem(answer, 422, "found 21 classes; at most 20")
     assert client.get(f"/datasets/{dataset_id}").json()["label_count"] == 0
+
+
+def test_a_fault_names_the_field_that_was_sent(client: TestClient, dataset_id: str) -> None:
+    body = {"stage": "pretrain", "dataset_id": dataset_id, "batch_size": 1}
+    assert_problem(client.post("/jobs", json=body), 422, r"^pretrain\.batch_size: .*found 1")
+
+
+@pytest.mark.parametrize("body", [b"\xff", b"[" * 100_000, b'{"name": ' + b"9" * 5_000 + b"}"])
+def test_json_that_cannot_be_read(client: TestClient, body: bytes) -> None:
+    answer = client.post("/datasets", content=body, headers={"content-type": "application/json"})
+    assert_problem(answer, 400, "^body: not JSON")
