@@ -19,6 +19,7 @@ from core.demo.client import ServiceClient
 from core.demo.draw import draw_digits, draw_labelled
 from core.demo.host import on_embedded_service
 from core.demo.images import ImagesUnusable, read_folder, write_digits
+from core.demo.leftovers import KEPT_PREFIX, PREFIX, end_killed_demos
 from core.demo.report import DemoResult
 from core.demo.run import Errand, Interrupted, Walk
 from core.errors import FewlabelsError
@@ -135,7 +136,10 @@ def _errand(
 
 @contextmanager
 def _data_folder(data_dir: Path | None, *, keep: bool, out: Console) -> Iterator[Path]:
-    folder = data_dir or Path(tempfile.mkdtemp(prefix="fewlabels-demo-data-"))
+    for killed in end_killed_demos():
+        out.print(f"  ended what a killed demo left in {killed}", style="dim", markup=False)
+    prefix = KEPT_PREFIX if keep else PREFIX
+    folder = data_dir or Path(tempfile.mkdtemp(prefix=prefix))
     kept = keep or data_dir is not None
     out.print(
         f"  data folder {folder}{'' if kept else ' (removed at the end; --keep keeps it)'}",
