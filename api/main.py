@@ -17,6 +17,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from api import errors
 from api.errors import Problem
+from api.examples import with_own_names
 from api.lookup import Lookup
 from api.middleware import RequestContext
 from api.openapi import document
@@ -80,7 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(inference.router, max_body_size=settings.max_inference_bytes)
     for module in (datasets, images, labels, jobs, models, aliases, health):
         app.include_router(module.router)
-    app.openapi = lambda: document(app, referred=REFERRED)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
@@ -111,3 +112,10 @@ async def _start_engine(settings: Settings) -> Any:
     # Imported by name in a thread: importing this module must not load PyTorch.
     module = await run_in_threadpool(importlib.import_module, "core.inference.engine")
     return module.Engine(settings)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    made = document(app, referred=REFERRED)
+    # Asked for when somebody opens /docs, on his own machine: a query on the loop is no harm.
+    own = app.state.settings.auth_mode == "off"
+    return with_own_names(made, app.state.sessions) if own else made

@@ -38,7 +38,7 @@ BODIES: dict[str, Any] = {
 
 
 def document() -> dict[str, Any]:
-    """The document; no server is contacted for it."""
+    """The document without any server: its examples have placeholders."""
     settings = Settings(
         _env_file=None,
         database_url="postgresql://nobody@127.0.0.1:1/none",
