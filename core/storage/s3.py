@@ -199,12 +199,15 @@ class S3Store:
         return self._keys(check_namespace(namespace))
 
     def _keys(self, namespace: str) -> Iterator[str]:
+        last = ""
         with self._translated("keys"):
             for item in self._client.list_objects(
                 self._bucket, prefix=f"{namespace}/", recursive=True
             ):
-                if KEY.fullmatch(item.object_name):
-                    yield item.object_name
+                # Some servers list a key twice while it is being written again.
+                if KEY.fullmatch(item.object_name) and item.object_name != last:
+                    last = item.object_name
+                    yield last
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[Any]:
