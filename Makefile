@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint types bench-digits migrate clean
+.PHONY: help install demo up test lint types bench-pretrain bench-memory bench-labels bench-crops bench-views pictures migrate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,8 +36,31 @@ lint: $(READY) ## check style
 types: $(READY) ## check types
 	@$(BIN)/mypy
 
-bench-digits: $(READY) ## measure what each stage is worth with five labels a class
-	@OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/digits_label_efficiency.py
+BENCH := OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks
+
+$(VENV)/.bench: $(READY)
+	@echo "installing what the benchmarks compare with"
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev,bench]' > $(VENV)/bench.log 2>&1 \
+	  || { tail -n 15 $(VENV)/bench.log; echo "the installation failed; all of it: $(VENV)/bench.log"; exit 1; }
+	@touch $@
+
+bench-pretrain: $(VENV)/.bench ## measure a pre-training step beside lightly's and the limit
+	@$(BENCH).pretrain_throughput
+
+bench-memory: $(VENV)/.bench ## measure the memory of the loss and of gradient caching
+	@$(BENCH).loss_memory
+
+bench-labels: $(READY) ## measure accuracy by labels a class (FRESH=1 starts over, QUICK=1 is a taste)
+	@$(BENCH).label_efficiency $(if $(FRESH),--fresh) $(if $(QUICK),--quick)
+
+bench-crops: $(READY) ## measure the ways to crop and resize
+	@$(BENCH).crop_ways
+
+bench-views: $(READY) ## measure what more views and the losses are worth
+	@$(BENCH).views
+
+pictures: $(VENV)/.bench ## draw the pictures of docs/learning.md again
+	@$(BENCH).learning_pictures
 
 migrate: $(READY) ## bring the database at FEWLABELS_DATABASE_URL up to date
 	@$(BIN)/fewlabels migrate

@@ -55,7 +55,7 @@ def fill(node: Any, own: Own) -> Any:
     if node.get("dataset_id") == SAMPLE_ID:
         result["dataset_id"] = own.dataset_id
     if node.get("model_id") == SAMPLE_ID:
-        starts_from_encoder = node.get("stage") == "finetune"
+        starts_from_encoder = node.get("stage") in ("pretrain", "finetune")
         result["model_id"] = own.encoder_id if starts_from_encoder else own.classifier_id
     if node.get("model") == SAMPLE_ALIAS:
         result["model"] = own.model

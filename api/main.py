@@ -21,7 +21,17 @@ from api.examples import with_own_names
 from api.lookup import Lookup
 from api.middleware import RequestContext
 from api.openapi import document
-from api.routes import aliases, datasets, health, images, inference, jobs, labels, models
+from api.routes import (
+    aliases,
+    augmentations,
+    datasets,
+    health,
+    images,
+    inference,
+    jobs,
+    labels,
+    models,
+)
 from api.schemas.datasets import LabelsIn
 from api.schemas.inference import InferenceIn
 from core.config import Settings, process_settings
@@ -79,7 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestContext)
     app.include_router(images.uploads, max_body_size=settings.max_upload_bytes)
     app.include_router(inference.router, max_body_size=settings.max_inference_bytes)
-    for module in (datasets, images, labels, jobs, models, aliases, health):
+    for module in (datasets, augmentations, images, labels, jobs, models, aliases, health):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -32,7 +32,7 @@ from core.learning.classifier import Classifier
 from core.learning.data import channel_statistics
 from core.learning.determinism import seed_everything
 from core.learning.distillation import DistillConfig, distill
-from core.learning.encoders import Encoder, build_encoder
+from core.learning.encoders import Encoder, create_encoder
 from core.learning.evaluation import accuracy, predict_logits
 from core.learning.finetuning import FinetuneConfig, finetune
 from core.learning.preprocessing import Preprocessing
@@ -52,7 +52,10 @@ SIMCLR = SimCLRConfig(
     temperature=1.0,
     augmentation=AUGMENTATION,
 )
-SCRATCH = FinetuneConfig(train="full", epochs=500, augmentation=AUGMENTATION)
+SCRATCH = FinetuneConfig(
+    method="full", from_scratch=True, calibrate=False, epochs=500, augmentation=AUGMENTATION
+)
+HEAD = FinetuneConfig(method="linear", calibrate=False)
 DISTILL = DistillConfig(epochs=60, augmentation=AUGMENTATION)
 STUDENT = Architecture(
     encoder="resnet10_tiny", image_size=IMAGE_SIZE, channels=1, class_count=CLASSES
@@ -137,7 +140,7 @@ def held_out_accuracy(digits: Digits, model: Classifier) -> float:
 def random_encoder(seed: int) -> Encoder:
     """The architecture that is pre-trained, without the pre-training."""
     seed_everything(seed)
-    return build_encoder(SIMCLR.encoder, image_size=IMAGE_SIZE, channels=1)
+    return create_encoder(SIMCLR.encoder, image_size=IMAGE_SIZE, channels=1)
 
 
 def random_student(seed: int) -> Classifier:
@@ -159,7 +162,7 @@ def compare(
     def train(start: Encoder, config: FinetuneConfig) -> Classifier:
         return finetune(
             images, targets, start, config, digits.preprocessing, class_count=CLASSES, run=Run()
-        )
+        ).classifier
 
     def student() -> Classifier:
         return distill(
@@ -169,7 +172,7 @@ def compare(
     pixels = results.timed("raw pixels, logistic", lambda: raw_pixels(digits, labelled))
     results.accuracies.setdefault("raw pixels, logistic", []).append(pixels)
     scratch = results.timed("from scratch", lambda: train(random_encoder(seed), SCRATCH))
-    teacher = results.timed("finetune", lambda: train(encoder, FinetuneConfig(train="head")))
+    teacher = results.timed("finetune", lambda: train(encoder, HEAD))
     smaller = results.timed("distill", student)
     for name, model in (("from scratch", scratch), ("finetune", teacher), ("distill", smaller)):
         results.accuracies.setdefault(name, []).append(held_out_accuracy(digits, model))
@@ -183,11 +186,11 @@ def main() -> None:
     options = parser.parse_args()
     digits, results = load(), Results()
     pool = digits.images[digits.pool]
-    encoder = results.timed(
+    pretrained = results.timed(
         "pretrain", lambda: pretrain(pool, SIMCLR, digits.preprocessing, run=Run())
     )
     for seed in range(options.draws):
-        compare(digits, encoder, results, seed=seed, per_class=options.per_class)
+        compare(digits, pretrained.encoder, results, seed=seed, per_class=options.per_class)
     print(f"python {' '.join(sys.argv)}")
     print(
         f"Python {platform.python_version()}, torch {torch.__version__}, torchvision "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -148,6 +148,12 @@ class Settings(BaseSettings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where training runs; auto takes CUDA when there is one."
+    )
+    training_processes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto",
+        description="Processes that share the batches of a pre-training, at most: a number, or "
+        "auto, which is one for each visible CUDA device and one on the CPU. The largest number "
+        "up to it that divides the batch_size is taken.",
     )
 
     # Telling what happens

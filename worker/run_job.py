@@ -22,6 +22,7 @@ from core.jobs.leases import Claim
 from core.jobs.outages import DATABASE_AWAY, outlast
 from core.jobs.queue import CeleryQueue, make_celery
 from core.jobs.service import fail
+from core.learning.encoders import WeightsUnavailable
 from core.learning.trainer import Diverged, Stopped
 from core.stages import STAGES
 from core.stages.context import JobFacts, StageContext, load_facts
@@ -109,8 +110,8 @@ def describe(error: Exception) -> tuple[str, str]:
         return "DiskFull", f"a disk is full; make room and retry the job: {error}"
     if isinstance(error, FewlabelsError):
         return error.code, str(error)
-    if isinstance(error, Diverged):
-        return "Diverged", str(error)
+    if isinstance(error, Diverged | WeightsUnavailable):
+        return type(error).__name__, str(error)
     return "InternalError", f"{type(error).__name__}: {error}; the job's log has more"
 
 

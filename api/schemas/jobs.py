@@ -8,95 +8,45 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Auto = Literal["auto"]
-EncoderName = Literal[
-    "resnet10_tiny", "resnet10", "resnet18", "resnet34", "resnet50", "mobilenet_v3_small"
-]
-Preset = Literal["photo", "small", "greyscale", "document"]
-Epochs = Annotated[int, Field(ge=1, le=100_000)]
-BatchSize = Annotated[int, Field(ge=2, le=65_536)]
-Rate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
-Decay = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Temperature = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)]
-ImageSize = Annotated[int, Field(ge=8, le=512)]
+from api.schemas.stages import DistillOptions, FinetuneOptions, NewEncoder, PretrainOptions
+
 State = Literal[
     "waiting", "queued", "running", "cancelling", "succeeded", "failed", "crashed", "cancelled"
 ]
 SAMPLE_ID = "3f2c8a52-6f0e-4a3e-9d8e-1f6f5b0c7d11"
-
-
-class StageOptions(BaseModel):
-    """What every stage understands; `auto` is resolved from the data and the device."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    epochs: Epochs | Auto = "auto"
-    batch_size: BatchSize | Auto = "auto"
-    learning_rate: Rate | Auto = "auto"
-    weight_decay: Decay | Auto = "auto"
-    augmentation: Preset | Auto = Field(
-        default="auto",
-        description="`document` does not mirror: for writing, signs, and whatever has a "
-        "right way round.",
-    )
-    seed: int = Field(default=0, ge=0, lt=2**31)
-
-
-class PretrainOptions(StageOptions):
-    """SimCLR on all images, without labels."""
-
-    encoder: EncoderName | Auto = "auto"
-    image_size: ImageSize | Auto = "auto"
-    views: int = Field(default=2, ge=2, le=16, description="Augmented views of each image.")
-    temperature: Temperature | Auto = "auto"
-    optimizer: Literal["adamw", "sgd", "lars"] | Auto = "auto"
-
-
-class FinetuneOptions(StageOptions):
-    """A classifier on the labelled images."""
-
-    train: Literal["head", "full"] | Auto = Field(
-        default="auto", description="`head`: the encoder stays frozen. `full`: everything learns."
-    )
-
-
-class DistillOptions(StageOptions):
-    """A student that learns the classifier's answers on all images."""
-
-    student: EncoderName | Literal["same"] | Auto = Field(
-        default="auto", description="`auto` takes a smaller encoder than the teacher's."
-    )
-    temperature: Temperature | Auto = "auto"
-    optimizer: Literal["adamw", "sgd", "lars"] | Auto = "auto"
+_DATASET = Field(description="The dataset to learn from; it is frozen as it is now.")
 
 
 class PretrainJobIn(PretrainOptions):
     """Pre-train an encoder."""
 
     stage: Literal["pretrain"]
-    dataset_id: UUID
+    dataset_id: UUID = _DATASET
 
 
-class FinetuneJobIn(FinetuneOptions):
-    """Train a classifier: on an encoder, on the encoder of a job, or from scratch."""
+class FinetuneJobIn(FinetuneOptions, NewEncoder):
+    """Train a classifier: on an encoder, on the encoder of a job, or without either.
+
+    `encoder`, `stem`, `init` and `image_size` are for a job without `model_id` and `needs` only.
+    """
 
     stage: Literal["finetune"]
-    dataset_id: UUID
+    dataset_id: UUID = _DATASET
     model_id: UUID | None = Field(
-        default=None, description="The encoder; without it and `needs`: random weights."
+        default=None,
+        description="The encoder; without it and `needs` training begins with the weights that "
+        "`init` names.",
     )
     needs: UUID | None = Field(
         default=None, description="The pretrain job whose encoder to use; it may still run."
     )
-    encoder: EncoderName | Auto = Field(default="auto", description="Only from scratch.")
-    image_size: ImageSize | Auto = Field(default="auto", description="Only from scratch.")
 
 
 class DistillJobIn(DistillOptions):
     """Train a student of a classifier."""
 
     stage: Literal["distill"]
-    dataset_id: UUID
+    dataset_id: UUID = _DATASET
     model_id: UUID | None = Field(default=None, description="The teacher.")
     needs: UUID | None = Field(
         default=None, description="The finetune job whose classifier teaches; it may still run."
@@ -109,7 +59,7 @@ class PipelineJobIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     stage: Literal["pipeline"]
-    dataset_id: UUID
+    dataset_id: UUID = _DATASET
     pretrain: PretrainOptions = PretrainOptions()
     finetune: FinetuneOptions = FinetuneOptions()
     distill: DistillOptions = DistillOptions()
@@ -127,13 +77,58 @@ JOB_EXAMPLES: dict[str, Any] = {
         "summary": "An encoder from unlabelled images",
         "value": {"stage": "pretrain", "dataset_id": SAMPLE_ID, "epochs": 100},
     },
+    "budget": {
+        "summary": "An encoder in ten minutes",
+        "value": {"stage": "pretrain", "dataset_id": SAMPLE_ID, "budget_minutes": 10},
+    },
+    "joint_labels": {
+        "summary": "An encoder from all images, in which labels take part",
+        "value": {
+            "stage": "pretrain",
+            "dataset_id": SAMPLE_ID,
+            "use_labels": True,
+            "label_share": 0.25,
+        },
+    },
+    "microscopy": {
+        "summary": "Images without up and down, changed a little less than usual",
+        "value": {
+            "stage": "pretrain",
+            "dataset_id": SAMPLE_ID,
+            "augmentation": "microscopy",
+            "augmentation_strength": 0.8,
+            "views": 4,
+        },
+    },
+    "continue": {
+        "summary": "Go on training an encoder, on more images",
+        "value": {"stage": "pretrain", "dataset_id": SAMPLE_ID, "model_id": SAMPLE_ID},
+    },
     "finetune": {
         "summary": "A classifier on that encoder",
         "value": {"stage": "finetune", "dataset_id": SAMPLE_ID, "model_id": SAMPLE_ID},
     },
+    "supcon": {
+        "summary": "Train the encoder further with the labels (SupCon)",
+        "value": {
+            "stage": "finetune",
+            "dataset_id": SAMPLE_ID,
+            "model_id": SAMPLE_ID,
+            "method": "supcon",
+        },
+    },
+    "baseline": {
+        "summary": "A classifier, and beside it one without pre-training",
+        "value": {
+            "stage": "finetune",
+            "dataset_id": SAMPLE_ID,
+            "model_id": SAMPLE_ID,
+            "baseline": True,
+        },
+    },
     "scratch": {
-        "summary": "The baseline: the same labels without pre-training",
-        "value": {"stage": "finetune", "dataset_id": SAMPLE_ID, "train": "full"},
+        "summary": "Only the labels, without pre-training",
+        "value": {"stage": "finetune", "dataset_id": SAMPLE_ID, "method": "full"},
     },
     "distill": {
         "summary": "A smaller student",
@@ -176,9 +171,17 @@ class JobOut(BaseModel):
     attempt: int
     max_attempts: int
     spec: dict[str, Any] = Field(description="What was asked.")
-    plan: dict[str, Any] = Field(description="What it was resolved to.")
+    plan: dict[str, Any] = Field(
+        description="What it was resolved to. `epochs` and `steps` are null where "
+        "`budget_minutes` decides; `method` and `layer` of a finetune job may stay `auto`, then "
+        "the images held back decide between `candidates` while it runs; options that the job "
+        "does not use are not listed."
+    )
     progress: dict[str, Any] | None = Field(
-        description="step of steps, epoch of epochs, loss, images_per_second, seconds_left"
+        description="`phase`; `step` of `steps`, `epoch` of `epochs` (with `budget_minutes`, "
+        "`steps` and `epochs` are estimates that change, or null at first); `loss`, "
+        "`learning_rate`, `images_per_second`, `seconds_left`; `data_wait`, the share of the time "
+        "that training waits for images; `message`, in words, when something needs attention."
     )
     error: JobErrorOut | None
     created_at: datetime

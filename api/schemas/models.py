@@ -20,7 +20,11 @@ class ModelOut(BaseModel):
     parent_id: UUID | None = Field(description="The model it was made from.")
     manifest: dict[str, Any] = Field(
         description="Architecture, preprocessing, classes, metrics with intervals, the data "
-        "snapshot's hash, code version, and the sha256 of every file."
+        "snapshot's hash, code version, and the sha256 of every file. `metrics` of a classifier "
+        "has accuracy, confusion matrix and the figures of each class by split (or from "
+        "cross-validation), `baseline` where it was asked for, and after distillation `teacher`, "
+        "`student` and their `agreement`; an encoder's has what was probed in training. "
+        "`projection` says that the first layers after the encoder were kept."
     )
     created_at: datetime
 

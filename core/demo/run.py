@@ -118,10 +118,10 @@ class Walk:
         started = {
             job.stage: job for job in self.client.submit({"stage": "pipeline", **data, **chain})
         }
-        scratch = self.client.submit({"stage": "finetune", **data, "train": "full", **options})
+        scratch = self.client.submit({"stage": "finetune", **data, "method": "full", **options})
         jobs = {**started, "scratch": scratch[0]}
         self._call("POST /jobs", f"pipeline: {_plan_text(jobs['pretrain'])}")
-        self._call("POST /jobs", f"finetune, train=full (scratch): {_plan_text(scratch[0])}")
+        self._call("POST /jobs", f"finetune, method=full (scratch): {_plan_text(scratch[0])}")
         return jobs
 
     def _train(self, jobs: dict[str, Job]) -> dict[str, Job]:

@@ -27,6 +27,7 @@ from core.jobs.plan import (
     plan_finetune,
     plan_pretrain,
     planning_device,
+    stem_for,
 )
 from core.jobs.service import PlannedJob, create_jobs, get_job
 from core.jobs.states import JobState
@@ -39,6 +40,7 @@ CHAIN = ("pretrain", "finetune", "distill")
 class _Basis:
     data: DataFacts
     device: Device
+    job_seconds: float
 
 
 def submit(
@@ -65,21 +67,23 @@ def submit(
     """
     dataset = get_dataset(session, caller, UUID(str(spec["dataset_id"])), lock=True)
     snapshot = freeze(session, store, dataset)
-    basis = _Basis(facts_of(snapshot), planning_device(settings))
+    basis = _Basis(facts_of(snapshot), planning_device(settings), settings.job_seconds)
     if spec["stage"] == "pipeline":
-        planned = _plan_chain(spec, basis)
+        planned = _plan_chain(session, caller, spec, basis)
     else:
         planned = [_plan_one(session, caller, spec, basis)]
     return create_jobs(session, caller, snapshot, planned, max_attempts=settings.job_max_attempts)
 
 
-def _plan_chain(spec: Mapping[str, Any], basis: _Basis) -> list[PlannedJob]:
+def _plan_chain(
+    session: Session, caller: Caller, spec: Mapping[str, Any], basis: _Basis
+) -> list[PlannedJob]:
     planned: list[PlannedJob] = []
-    parent: Parent | None = None
     for stage in CHAIN:
         options = {"stage": stage, "dataset_id": spec["dataset_id"], **(spec.get(stage) or {})}
-        plan = _plan_stage(options, basis, parent)
-        parent = parent_of(plan)
+        made = planned[-1].plan if planned else None
+        parent = parent_of(made) if made else _find_parent(session, caller, options)[0]
+        plan = _plan_stage(options, basis, parent, _find_student(session, caller, options))
         planned.append(PlannedJob(stage, dict(options), plan, None))
     return planned
 
@@ -88,22 +92,34 @@ def _plan_one(
     session: Session, caller: Caller, spec: Mapping[str, Any], basis: _Basis
 ) -> PlannedJob:
     parent, needs_id = _find_parent(session, caller, spec)
-    return PlannedJob(str(spec["stage"]), dict(spec), _plan_stage(spec, basis, parent), needs_id)
+    plan = _plan_stage(spec, basis, parent, _find_student(session, caller, spec))
+    return PlannedJob(str(spec["stage"]), dict(spec), plan, needs_id)
 
 
-def _plan_stage(spec: Mapping[str, Any], basis: _Basis, parent: Parent | None) -> Plan:
-    stage = spec["stage"]
+def _plan_stage(
+    spec: Mapping[str, Any], basis: _Basis, parent: Parent | None, student: Parent | None
+) -> Plan:
+    stage, data, device = spec["stage"], basis.data, basis.device
+    _require(parent, "classifier" if stage == "distill" else "encoder", stage)
+    _require_time(spec, basis)
     if stage == "pretrain":
-        return plan_pretrain(spec, basis.data, basis.device)
+        return plan_pretrain(spec, data, device, parent=parent)
     if stage == "finetune":
-        _require(parent, "encoder", allow_none=True)
-        return plan_finetune(spec, basis.data, basis.device, parent=parent)
-    _require(parent, "classifier")
-    return plan_distill(spec, basis.data, basis.device, parent=cast(Parent, parent))
+        return plan_finetune(spec, data, device, parent=parent)
+    return plan_distill(spec, data, device, parent=cast(Parent, parent), student=student)
 
 
-def _require(parent: Parent | None, kind: str, *, allow_none: bool = False) -> None:
-    if parent is None and not allow_none:
+def _require_time(spec: Mapping[str, Any], basis: _Basis) -> None:
+    minutes, allowed = spec.get("budget_minutes"), basis.job_seconds / 60
+    if minutes is not None and minutes >= allowed:
+        raise SpecInvalid(
+            f"budget_minutes: found {minutes:g}, a job may run for {allowed:g} minutes here, its "
+            "preparation included (FEWLABELS_JOB_SECONDS); less is allowed"
+        )
+
+
+def _require(parent: Parent | None, kind: str, stage: str) -> None:
+    if parent is None and stage == "distill":
         raise SpecInvalid("model_id: a distill job needs a classifier; set model_id or needs")
     if parent is not None and parent.kind != kind:
         article = "an" if parent.kind == "encoder" else "a"
@@ -124,18 +140,36 @@ def _find_parent(
             raise SpecInvalid(f"needs: job {needed.id} has ended as {needed.state}; retry it first")
         return parent_of(needed.plan), needed.id
     if spec.get("model_id"):
-        model = _own_model(session, caller, UUID(str(spec["model_id"])))
-        architecture = model.manifest["architecture"]
-        kind = "encoder" if model.kind == "encoder" else "classifier"
-        size, channels = architecture["image_size"], architecture["channels"]
-        return Parent(cast(Any, kind), architecture["encoder"], size, channels), None
+        return _parent_from(_own_model(session, caller, spec, "model_id")), None
     return None, None
 
 
-def _own_model(session: Session, caller: Caller, model_id: UUID) -> Model:
+def _find_student(session: Session, caller: Caller, spec: Mapping[str, Any]) -> Parent | None:
+    if not spec.get("student_model_id"):
+        return None
+    return _parent_from(_own_model(session, caller, spec, "student_model_id"))
+
+
+def _parent_from(model: Model) -> Parent:
+    architecture = model.manifest["architecture"]
+    encoder, size = architecture["encoder"], architecture["image_size"]
+    stem = architecture.get("stem", "auto")  # models of the first version have none
+    return Parent(
+        "encoder" if model.kind == "encoder" else "classifier",
+        encoder,
+        size,
+        architecture["channels"],
+        stem_for(encoder, size) if stem == "auto" else stem,
+        has_projection=model.manifest.get("projection") is not None,
+        classes=tuple(model.manifest.get("classes") or ()),
+    )
+
+
+def _own_model(session: Session, caller: Caller, spec: Mapping[str, Any], field: str) -> Model:
+    model_id = UUID(str(spec[field]))
     statement = select(Model).where(Model.id == model_id, Model.project_id == caller.project_id)
     # Held until the job is recorded, so that the model cannot be deleted in between.
     model = session.scalars(statement.with_for_update(read=True, key_share=True)).one_or_none()
     if model is None:
-        raise ModelNotFound(f"model_id: no model has the id {model_id}")
+        raise ModelNotFound(f"{field}: no model has the id {model_id}")
     return model

@@ -104,11 +104,17 @@ class Checkpoint:
 
 
 def capture(
-    step: int, module: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
+    step: int,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    notes: Mapping[str, Any],
 ) -> TrainingState:
-    """Weights, optimizer state and the states of the random generators."""
+    """Weights, optimizer state and notes (plain JSON types).
+
+    No generator is in it: what is random in a step follows from the seed and the step.
+    """
     tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
-    scalars: dict[str, Any] = {}
+    scalars: dict[str, Any] = {"notes": dict(notes)}
     for index, entries in optimizer.state_dict()["state"].items():
         for name, value in entries.items():
             key = f"optimizer.{index}.{name}"
@@ -116,18 +122,13 @@ def capture(
                 tensors[key] = value
             else:
                 scalars[key] = value
-    tensors["generator"] = generator.get_state()
-    tensors["torch"] = torch.get_rng_state()
     return TrainingState(step=step, tensors=tensors, scalars=scalars)
 
 
 def restore(
-    state: TrainingState,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-) -> None:
-    """Put back what `capture` took."""
+    state: TrainingState, module: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Put back what `capture` took; returns its notes."""
     module.load_state_dict(
         {
             name.removeprefix("module."): tensor
@@ -142,8 +143,8 @@ def restore(
             entries.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
-    generator.set_state(state.tensors["generator"])
-    torch.set_rng_state(state.tensors["torch"])
+    notes: dict[str, Any] = state.scalars["notes"]
+    return notes
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

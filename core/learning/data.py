@@ -32,8 +32,13 @@ def channel_statistics(
 
 
 def read_rows(images_NHWC: NDArray[np.uint8], rows_B: Tensor, device: str) -> Tensor:
-    """The rows (in their order) as a uint8 tensor on the device; other rows are not read."""
+    """The rows (in their order) as a uint8 tensor on the device; other rows are not read.
+
+    To a GPU they go from pinned memory, so that nobody waits for the copy.
+    """
     batch_BHWC = torch.from_numpy(np.ascontiguousarray(images_NHWC[rows_B.numpy()]))
+    if device.startswith("cuda"):
+        return batch_BHWC.pin_memory().to(device, non_blocking=True)
     return batch_BHWC.to(device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -13,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.learning.classifier import Classifier
-from core.learning.data import read_rows, stratified_folds
+from core.learning.data import read_rows
 from core.learning.encoders import Encoder
-from core.learning.logistic import L2_UNCHOSEN, fit_logistic
 from core.learning.preprocessing import Preprocessing
 from core.learning.trainer import Diverged
 
@@ -43,7 +43,7 @@ def predict_logits(
     batch_size: int = 256,
 ) -> Tensor:
     """Logits of canvases, float32 (N, class_count) on the CPU; moves the model to the device."""
-    return _forward(model, images_NHWC, preprocessing, device, batch_size)
+    return _forward(model, model, images_NHWC, preprocessing, device, batch_size)
 
 
 def features(
@@ -54,14 +54,18 @@ def features(
     device: str = "cpu",
     batch_size: int = 256,
 ) -> Tensor:
-    """Features of canvases, float32 (N, feature_dim) on the CPU; moves the model to the device."""
-    encoder = model.encoder if isinstance(model, Classifier) else model
-    return _forward(encoder, images_NHWC, preprocessing, device, batch_size)
+    """Features of canvases, float32 (N, feature_dim) on the CPU; moves the model to the device.
+
+    Those of a classifier are what its head sees.
+    """
+    compute = model.forward_features if isinstance(model, Classifier) else model
+    return _forward(model, compute, images_NHWC, preprocessing, device, batch_size)
 
 
 @torch.inference_mode()
 def _forward(
     module: nn.Module,
+    compute: Callable[[Tensor], Tensor],
     images_NHWC: NDArray[np.uint8],
     preprocessing: Preprocessing,
     device: str,
@@ -70,7 +74,7 @@ def _forward(
     was_training = module.training
     module.to(device).eval()
     outputs = [
-        module(preprocessing.normalise(read_rows(images_NHWC, rows_B, device))).float().cpu()
+        compute(preprocessing.normalise(read_rows(images_NHWC, rows_B, device))).float().cpu()
         for rows_B in torch.split(torch.arange(len(images_NHWC)), batch_size)
     ]
     module.train(was_training)
@@ -123,31 +127,47 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-def cross_validated_accuracy(
-    features_ND: Tensor, targets_N: Tensor, *, folds: int = 5, seed: int = 0
-) -> Score | None:
-    """Accuracy of a linear head on labels that it was not fitted with, when there is no test set.
+def confusion_matrix(predicted_N: Tensor, targets_N: Tensor, *, class_count: int) -> Tensor:
+    """Counts (K, K): a row for each true class, a column for each predicted one."""
+    pairs_N = targets_N * class_count + predicted_N
+    return pairs_N.bincount(minlength=class_count**2).view(class_count, class_count)
 
-    The encoder must not have seen the labels. The penalty is fixed: choosing it inside each fold
-    takes seconds, and choosing it on all labels would leak them.
 
-    Returns:
-        Correct answers over all labels, or None when a class has fewer than two of them.
+class ClassScore(NamedTuple):
+    """How one class fares; None where there is nothing to divide by.
+
+    Attributes:
+        precision: Share of the images named so that are so.
+        recall: Share of the images of the class that are named so.
+        f1: Harmonic mean of the two.
+        support: Images of the class.
+        recall_interval: Of the recall, 95 % (Wilson).
     """
-    counts = targets_N.bincount()
-    present = counts[counts > 0]
-    if len(present) < 2 or int(present.min()) < 2:
-        return None
-    folds = min(folds, int(present.max()))
-    fold_N = stratified_folds(targets_N, folds=folds, seed=seed)
-    class_count, correct = len(counts), 0
-    for fold in range(folds):
-        kept, held = fold_N != fold, fold_N == fold
-        weight_KD, bias_K = fit_logistic(
-            features_ND[kept], targets_N[kept], class_count=class_count, l2=L2_UNCHOSEN
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+    recall_interval: tuple[float, float] | None
+
+
+def per_class(confusion_KK: Tensor) -> list[ClassScore]:
+    """Precision, recall and F1 of each class, from `confusion_matrix`."""
+    scores = []
+    for index, (support, named) in enumerate(
+        zip(confusion_KK.sum(dim=1).tolist(), confusion_KK.sum(dim=0).tolist(), strict=True)
+    ):
+        correct = int(confusion_KK[index, index])
+        scores.append(
+            ClassScore(
+                precision=correct / named if named else None,
+                recall=correct / support if support else None,
+                f1=2 * correct / (support + named) if support + named else None,
+                support=support,
+                recall_interval=wilson_interval(correct, support) if support else None,
+            )
         )
-        correct += count_correct(features_ND[held] @ weight_KD.T + bias_K, targets_N[held]).correct
-    return Score(correct, len(targets_N))
+    return scores
 
 
 def knn_accuracy(

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.learning.agreement import mean_of_all, of_first
+from core.learning.batches import Batches, Shuffled
+from core.learning.budget import Budget
 from core.learning.checkpoint import Checkpoint, capture, restore
-from core.learning.data import epoch_order, read_rows
-from core.learning.determinism import generator as seeded_generator
-from core.learning.optimizers import (
-    OptimizerConfig,
-    build_optimizer,
-    learning_rate_factor,
-    set_learning_rate,
-)
-from core.learning.tasks import StepResult, Task
+from core.learning.determinism import mixed_seed
+from core.learning.distributed import all_stop, average_gradients, world, wrap
+from core.learning.feeder import Fed, Feeder
+from core.learning.optimizers import build_optimizer, learning_rate_factor, set_learning_rate
+from core.learning.progress import Progress, Stopwatch
+from core.learning.recipe import StageConfig, TrainerConfig
+from core.learning.tasks import Inputs, Monitor, StepResult, Task
+
+__all__ = [
+    "Diverged",
+    "Finished",
+    "Progress",
+    "StageConfig",
+    "Stopped",
+    "Trainer",
+    "TrainerConfig",
+]
 
 
 class Stopped(Exception):
@@ -34,70 +45,13 @@ class Diverged(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """Where training is after a step; `step` and `epoch` count from one."""
+class Finished:
+    """What a run came to, interruptions included."""
 
-    step: int
     steps: int
-    epoch: int
-    epochs: int
-    loss: float
-    images_per_second: float
-    seconds_left: float
-    metrics: dict[str, float] = field(default_factory=dict)
-
-
-class StageConfig(Protocol):
-    """The part that the configurations of all stages share."""
-
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def optimizer(self) -> str: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def warmup_epochs(self) -> float: ...
-    @property
-    def seed(self) -> int: ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainerConfig:
-    """Length, batches, optimizer and seed of a run."""
-
-    epochs: int
-    batch_size: int
-    optimizer: OptimizerConfig
-    warmup_epochs: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2:
-            raise ValueError(
-                f"epochs and batch_size: found {self.epochs} and {self.batch_size}, "
-                "at least 1 and 2 are needed"
-            )
-
-    @classmethod
-    def of(cls, config: StageConfig) -> Self:
-        """The loop's part of a stage's configuration."""
-        optimizer = OptimizerConfig(
-            name=config.optimizer,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-        )
-        return cls(
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            optimizer=optimizer,
-            warmup_epochs=config.warmup_epochs,
-            seed=config.seed,
-        )
+    epochs: float
+    seconds: float
+    stopped_early: bool
 
 
 class Trainer:
@@ -106,9 +60,10 @@ class Trainer:
     Args:
         config: See `TrainerConfig`.
         device: Where to train.
-        on_step: Called after each step.
+        on_step: Called after each step, in the first process.
         should_stop: Asked after each step.
         checkpoint: Where to keep the state of the run, and to look for it at the start.
+        clock: Seconds from anywhere, for speed and budget.
     """
 
     def __init__(
@@ -119,64 +74,132 @@ class Trainer:
         on_step: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         checkpoint: Checkpoint | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
         self.device = device
         self.on_step = on_step
         self.should_stop = should_stop
         self.checkpoint = checkpoint
+        self.clock = clock
 
-    def fit(self, task: Task, images_NHWC: NDArray[np.uint8]) -> None:
+    def fit(
+        self,
+        task: Task[Inputs],
+        images_NHWC: NDArray[np.uint8],
+        *,
+        batches: Batches | None = None,
+        monitor: Monitor | None = None,
+    ) -> Finished:
         """Train the task's module in place, on the device, and leave it in eval mode.
 
-        The last, incomplete batch of an epoch is dropped; other images fill it next time.
+        Args:
+            task: What to train.
+            images_NHWC: uint8 canvases, in memory or mapped.
+            batches: Rows of each step; every image once an epoch when left out.
+            monitor: Looks at the run, and may end it early.
 
         Raises:
-            ValueError: There are fewer images than a batch needs.
+            ValueError: There are fewer images than a batch needs, or a batch cannot be split
+                evenly over the processes.
             Stopped: `should_stop` said so.
             Diverged: The loss became infinite or not a number.
         """
-        config = self.config
-        steps_per_epoch = len(images_NHWC) // config.batch_size
-        if steps_per_epoch == 0:
+        size, processes = self.config.batch_size, world().size
+        if size % processes:
             raise ValueError(
-                f"batch_size: found {config.batch_size}, there are only {len(images_NHWC)} images"
+                f"batch_size: found {size}, {processes} processes need a multiple of {processes}"
             )
-        steps = steps_per_epoch * config.epochs
-        warmup_steps = round(config.warmup_epochs * steps_per_epoch)
-        task.module.to(self.device).train()
-        optimizer = build_optimizer(task.module, config.optimizer)
-        generator = seeded_generator(config.seed, self.device)
-        first = self._resume(task, optimizer, generator)
-        clock = _Clock(first, steps, config.batch_size)
-        order = torch.empty(0)
-        for step in range(first, steps):
-            epoch, position = divmod(step, steps_per_epoch)
-            if position == 0 or step == first:
-                order = epoch_order(len(images_NHWC), seed=config.seed, epoch=epoch)
-            rows_B = order[position * config.batch_size : (position + 1) * config.batch_size]
-            factor = learning_rate_factor(step, steps=steps, warmup_steps=warmup_steps)
-            set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
-            result = self._step(task, optimizer, rows_B, images_NHWC, generator)
-            progress = clock.progress(step + 1, epoch + 1, config.epochs, result)
-            self._after_step(progress, task, optimizer, generator)
-        task.module.eval()
+        if batches is None:
+            batches = Shuffled(len(images_NHWC), batch_size=size, seed=self.config.seed)
+        loop = _Loop(self, task, batches=batches, monitor=monitor)
+        return loop.run(images_NHWC)
 
-    def _step(
-        self,
-        task: Task,
-        optimizer: torch.optim.Optimizer,
-        rows_B: Tensor,
-        images_NHWC: NDArray[np.uint8],
-        generator: torch.Generator,
-    ) -> StepResult:
-        images_BHWC = read_rows(images_NHWC, rows_B, self.device)
+
+class _Loop(Generic[Inputs]):
+    """One call of `fit`."""
+
+    def __init__(
+        self, trainer: Trainer, task: Task[Inputs], *, batches: Batches, monitor: Monitor | None
+    ) -> None:
+        self.trainer = trainer
+        self.config = trainer.config
+        self.device = trainer.device
+        self.task = task
+        self.batches = batches
+        self.monitor = monitor
+        self.world = world()
+        wrap(task.module.to(self.device).train())
+        self.optimizer = build_optimizer(task.module, self.config.optimizer)
+        self.step = 0
+        notes = self._resume()
+        self.stopwatch = Stopwatch(notes.get("seconds", 0.0), clock=trainer.clock)
+        self.steps: int | None = notes.get("steps")
+        self.stopped_early: bool = notes.get("stopped_early", False)
+        self.budget: Budget | None = None
+        if self.config.budget_minutes is not None:
+            seconds = self.config.budget_minutes * 60
+            self.budget = Budget(seconds, elapsed=self.stopwatch.elapsed, steps=self.steps)
+        elif self.steps is None:
+            assert self.config.epochs is not None
+            self.steps = self.config.epochs * batches.steps_per_epoch
+
+    def run(self, images_NHWC: NDArray[np.uint8]) -> Finished:
+        """Train to the end."""
+        with Feeder(
+            self.task,
+            images_NHWC,
+            rows_of=self._rows,
+            seed=self.config.seed,
+            rank=self.world.rank,
+            device=self.device,
+            ahead=self.device.startswith("cuda"),
+        ) as feeder:
+            while self.steps is None or self.step < self.steps:
+                result = self._train(feeder.take(self.step))
+                self._after_step(result, feeder.waited)
+        self.task.module.eval()
+        return Finished(
+            steps=self.step,
+            epochs=self.step / self.batches.steps_per_epoch,
+            seconds=self.stopwatch.elapsed(),
+            stopped_early=self.stopped_early,
+        )
+
+    def _rows(self, step: int) -> Tensor:
+        """The part of a batch that is this process's."""
+        return self.batches.rows(step).chunk(self.world.size)[self.world.rank]
+
+    def _train(self, fed: Fed[Inputs]) -> StepResult:
+        module, config = self.task.module, self.config
+        rate = self._learning_rate()
+        set_learning_rate(self.optimizer, rate)
+        # Dropout and the like draw from here: seeded by the step, they need no checkpoint.
+        torch.manual_seed(mixed_seed(config.seed, self.step, self.world.rank, 1))
         with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self._mixed()):
-            result = task.step(images_BHWC, rows_B.to(self.device), generator)
-        optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return result
+            result = self.task.step(fed.inputs, fed.rows_B)
+        self.optimizer.zero_grad(set_to_none=True)
+        if result.backward is None:
+            torch.autograd.backward(result.loss)
+        else:
+            result.backward()
+        average_gradients(module)
+        metrics = {**result.metrics, "learning_rate": torch.tensor(rate)}
+        if config.clip_grad_norm is not None:
+            metrics["grad_norm"] = torch.nn.utils.clip_grad_norm_(
+                module.parameters(), config.clip_grad_norm
+            )
+        self.optimizer.step()
+        return replace(result, metrics=metrics)
+
+    def _learning_rate(self) -> float:
+        peak = self.config.optimizer.learning_rate
+        warmup = round(self.config.warmup_epochs * self.batches.steps_per_epoch)
+        if self.steps is None:  # the length is being measured: no more than warm-up meanwhile
+            return peak * min(1.0, (self.step + 1) / (warmup + 1))
+        if self.budget is not None:
+            warmup = min(warmup, self.steps // 10)
+        return peak * learning_rate_factor(self.step, steps=self.steps, warmup_steps=warmup)
 
     def _mixed(self) -> bool:
         """bfloat16 where the hardware has it: no loss scaling, so nothing more to checkpoint."""
@@ -184,56 +207,90 @@ class Trainer:
             including_emulation=False
         )
 
-    def _resume(
-        self, task: Task, optimizer: torch.optim.Optimizer, generator: torch.Generator
-    ) -> int:
-        state = self.checkpoint.load() if self.checkpoint else None
-        if state is None:
-            return 0
-        restore(state, task.module, optimizer, generator)
-        return state.step
-
-    def _after_step(
-        self,
-        progress: Progress,
-        task: Task,
-        optimizer: torch.optim.Optimizer,
-        generator: torch.Generator,
-    ) -> None:
-        if not math.isfinite(progress.loss):
-            raise Diverged(
-                f"The loss became {progress.loss} at step {progress.step} of {progress.steps}. "
-                f"Try a smaller learning_rate (now {self.config.optimizer.learning_rate:g}) or a "
-                "longer warm-up."
-            )
-        if self.on_step:
-            self.on_step(progress)
-        stop = self.should_stop is not None and self.should_stop()
-        if self.checkpoint and (stop or self.checkpoint.due()):
-            self.checkpoint.save(capture(progress.step, task.module, optimizer, generator))
+    def _after_step(self, result: StepResult, waited: float) -> None:
+        values = _scalars(result)  # waits for the device, so the time is that of finished work
+        self.step += 1
+        loss = values.pop("loss")
+        self._require_finite(loss)
+        self.stopwatch.step_done(waited)
+        if self.budget is not None and not self.stopped_early:
+            self.steps = of_first(self.budget.after(self.step))
+        probed = self._look(loss)
+        progress = self._progress(loss, values, probed)
+        first = self.world.rank == 0
+        if first and self.trainer.on_step:
+            self.trainer.on_step(progress)
+        stop = all_stop(self.trainer.should_stop is not None and self.trainer.should_stop())
+        checkpoint = self.trainer.checkpoint
+        if first and checkpoint and (stop or checkpoint.due()):
+            checkpoint.save(capture(self.step, self.task.module, self.optimizer, self._notes()))
         if stop:
-            raise Stopped(f"stopped after step {progress.step} of {progress.steps}")
+            raise Stopped(f"stopped after step {self.step} of {progress.steps}")
 
+    def _require_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"The loss became {loss} at step {self.step}. Try a smaller learning_rate (now "
+                f"{self.config.optimizer.learning_rate:g}) or a longer warm-up."
+            )
 
-class _Clock:
-    """Speed and time left, from the steps of this process only."""
+    def _look(self, loss: float) -> dict[str, float]:
+        """What the monitor measures after this step; the others wait for the first process."""
+        if self.monitor is None:
+            return {}
+        self.monitor.note(loss)
+        if not self.monitor.due(self.step, self.steps):
+            return {}
+        probed = self.monitor.look(self.step) if self.world.rank == 0 else {}
+        if all_stop(self.monitor.finished) and self.step != self.steps:
+            self.steps, self.stopped_early = self.step, True
+        return probed
 
-    def __init__(self, first: int, steps: int, batch_size: int) -> None:
-        self.first = first
-        self.steps = steps
-        self.batch_size = batch_size
-        self.started = time.monotonic()
-
-    def progress(self, step: int, epoch: int, epochs: int, result: StepResult) -> Progress:
-        loss = result.loss.item()  # waits for the device, so the time is that of finished work
-        seconds_a_step = (time.monotonic() - self.started) / (step - self.first)
+    def _progress(
+        self, loss: float, metrics: Mapping[str, float], probed: Mapping[str, float]
+    ) -> Progress:
+        pace = self.stopwatch.seconds_a_step
+        if self.steps is None:
+            assert self.budget is not None
+            left = max(0.0, self.budget.seconds - self.stopwatch.elapsed())
+            steps = self.step + max(1, round(left / pace))
+        else:
+            steps, left = self.steps, (self.steps - self.step) * pace
         return Progress(
-            step=step,
-            steps=self.steps,
-            epoch=epoch,
-            epochs=epochs,
+            step=self.step,
+            steps=steps,
+            epoch=math.ceil(self.step / self.batches.steps_per_epoch),
+            epochs=math.ceil(steps / self.batches.steps_per_epoch),
             loss=loss,
-            images_per_second=self.batch_size / max(seconds_a_step, 1e-9),
-            seconds_left=seconds_a_step * (self.steps - step),
-            metrics={name: value.item() for name, value in result.metrics.items()},
+            images_per_second=self.config.batch_size / pace,
+            seconds_left=left,
+            data_wait=self.stopwatch.data_wait,
+            message=self.monitor.message if self.monitor else None,
+            probed=bool(probed),
+            metrics={**metrics, **probed},
         )
+
+    def _notes(self) -> dict[str, Any]:
+        return {
+            "seconds": self.stopwatch.elapsed(),
+            "steps": self.steps,
+            "stopped_early": self.stopped_early,
+            "monitor": self.monitor.state() if self.monitor else None,
+        }
+
+    def _resume(self) -> dict[str, Any]:
+        state = self.trainer.checkpoint.load() if self.trainer.checkpoint else None
+        if state is None:
+            return {}
+        notes = restore(state, self.task.module, self.optimizer)
+        self.step = state.step
+        if self.monitor:
+            self.monitor.resume(notes["monitor"])
+        return notes
+
+
+def _scalars(result: StepResult) -> dict[str, float]:
+    """Loss and metrics, in several processes the mean over them."""
+    scalars = {"loss": result.loss, **result.metrics}
+    values_K = torch.stack([value.detach().double().cpu() for value in scalars.values()])
+    return dict(zip(scalars, mean_of_all(values_K).tolist(), strict=True))

@@ -126,7 +126,9 @@ def delete_model(session: Session, caller: Caller, model_id: UUID) -> None:
         .select_from(Job)
         .where(
             Job.state.in_(UNFINISHED),
-            (Job.needs_id == model.job_id) | (Job.spec["model_id"].astext == str(model.id)),
+            (Job.needs_id == model.job_id)
+            | (Job.spec["model_id"].astext == str(model.id))
+            | (Job.spec["student_model_id"].astext == str(model.id)),
         )
     )
     if jobs:

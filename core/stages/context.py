@@ -13,7 +13,7 @@ from uuid import UUID
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.config import Settings
@@ -28,29 +28,32 @@ from core.learning.architecture import Architecture
 from core.learning.checkpoint import load_weights
 from core.learning.classifier import Classifier
 from core.learning.data import channel_statistics
-from core.learning.encoders import Encoder
+from core.learning.encoders import IMAGENET_STATISTICS, Encoder
+from core.learning.heads import ProjectionHead, ProjectionSpec
 from core.learning.preprocessing import Preprocessing
+from core.learning.progress import Progress
 from core.learning.run import Run
-from core.learning.trainer import Progress
 from core.registry.artifact import WEIGHTS
 from core.registry.service import source_of
 from core.storage.store import BlobStore
 from core.telemetry import logger
 
 log = logger(__name__)
+PROJECTION = "projection.safetensors"
 REPORT_SECONDS = 1.0
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class ParentModel:
-    """A model that a stage starts from."""
+    """A model that a stage starts from; `projection` is an encoder's, where it was kept."""
 
     model_id: UUID
     manifest_sha256: str
     module: Encoder | Classifier
     preprocessing: Preprocessing
     classes: list[str]
+    projection: ProjectionHead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,22 +133,12 @@ class StageContext:
         Raises:
             LeaseLost: Another worker holds the job now.
         """
-        if not self._due(last=progress.step >= progress.steps):
-            return
         values = {"loss": progress.loss, **progress.metrics}
-        self._record(
-            {
-                "phase": "training",
-                "step": progress.step,
-                "steps": progress.steps,
-                "epoch": progress.epoch,
-                "epochs": progress.epochs,
-                "loss": round(progress.loss, 6),
-                "images_per_second": round(progress.images_per_second, 1),
-                "seconds_left": round(progress.seconds_left, 1),
-            },
-            [(name, progress.step, float(value)) for name, value in values.items()],
-        )
+        metrics = [(name, progress.step, float(value)) for name, value in values.items()]
+        if self._due(last=progress.step >= progress.steps):
+            self._record(_as_json(progress), metrics)
+        elif progress.probed:  # measured too rarely to be left out
+            self._unwritten.extend(metrics)
 
     def canvases(self, items: Sequence[SnapshotItem], preprocessing: Preprocessing) -> Pixels:
         """The images as (N, S, S, C) uint8, decoded once for all jobs on this machine."""
@@ -160,13 +153,20 @@ class StageContext:
         )
 
     def new_preprocessing(self, items: Sequence[SnapshotItem]) -> tuple[Preprocessing, Pixels]:
-        """Preprocessing with the channel statistics of these images, and their canvases."""
+        """Preprocessing for a new encoder, and the canvases of these images.
+
+        The channel statistics are those of the images, or, if the encoder begins with weights
+        trained on ImageNet, those that go with the weights.
+        """
         size, channels = self.job.plan["image_size"], self.job.plan["channels"]
         neutral = Preprocessing(
             image_size=size, channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels
         )
         images_NHWC = self.canvases(items, neutral)
-        mean, std = channel_statistics(images_NHWC)
+        if self.job.plan.get("init") == "imagenet":
+            mean, std = (_as_channels(values, channels) for values in IMAGENET_STATISTICS)
+        else:
+            mean, std = channel_statistics(images_NHWC)
         final = Preprocessing(image_size=size, channels=channels, mean=mean, std=std)
         return final, images_NHWC
 
@@ -180,13 +180,28 @@ class StageContext:
         Raises:
             ModelNotFound: It was deleted meanwhile.
         """
-        if self.job.model_id is None and self.job.needs_id is None:
-            return None
-        wanted = (
-            Model.id == self.job.model_id
-            if self.job.model_id is not None
-            else Model.job_id == self.job.needs_id
-        )
+        if self.job.model_id is not None:
+            return self.load_model(self.job.model_id)
+        if self.job.needs_id is not None:
+            return self._load(Model.job_id == self.job.needs_id)
+        return None
+
+    def load_model(self, model_id: UUID) -> ParentModel:
+        """A model of the job's project.
+
+        Raises:
+            ModelNotFound: There is none of this id; it may have been deleted meanwhile.
+        """
+        return self._load(Model.id == model_id)
+
+    def processes(self, batch_size: int) -> int:
+        """Processes to share such batches: as the settings say, but an even share for each."""
+        wanted = self.settings.training_processes
+        if wanted == "auto":
+            wanted = torch.cuda.device_count() if self.device == "cuda" else 1
+        return max(n for n in range(1, max(1, wanted) + 1) if batch_size % n == 0)
+
+    def _load(self, wanted: ColumnElement[bool]) -> ParentModel:
         with self.sessions.begin() as session:
             model = session.scalars(
                 select(Model).where(wanted, Model.project_id == self.job.project_id)
@@ -196,12 +211,17 @@ class StageContext:
             source = source_of(model, self.store, self.settings.data_dir / "models")
         module = Architecture.from_dict(model.manifest["architecture"]).build()
         load_weights(module, source.fetch(WEIGHTS))
+        projection, spec = None, model.manifest.get("projection")
+        if spec:
+            projection = ProjectionSpec.from_dict(spec).build().eval()
+            load_weights(projection, source.fetch(PROJECTION))
         return ParentModel(
             model_id=model.id,
             manifest_sha256=model.manifest_sha256,
             module=module.eval(),
             preprocessing=Preprocessing.from_dict(model.manifest["preprocessing"]),
             classes=list(model.manifest.get("classes") or []),
+            projection=projection,
         )
 
     def _preparing(self, done: int, total: int) -> None:
@@ -234,6 +254,31 @@ class StageContext:
             log.warning("progress was not written", error=str(error))
             return
         self._unwritten = []
+
+
+def _as_json(progress: Progress) -> dict[str, Any]:
+    """What a caller who polls the job sees of its progress."""
+    values: dict[str, Any] = {
+        "phase": progress.phase,
+        "step": progress.step,
+        "steps": progress.steps,
+        "epoch": progress.epoch,
+        "epochs": progress.epochs,
+        "loss": round(progress.loss, 6),
+        "images_per_second": round(progress.images_per_second, 1),
+        "seconds_left": round(progress.seconds_left, 1),
+        "data_wait": round(progress.data_wait, 3),
+    }
+    if "learning_rate" in progress.metrics:
+        values["learning_rate"] = progress.metrics["learning_rate"]
+    if progress.message:
+        values["message"] = progress.message
+    return values
+
+
+def _as_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """A statistic of three colours for an input of so many channels."""
+    return tuple(values) if channels == len(values) else (sum(values) / len(values),) * channels
 
 
 def resolve_device(settings: Settings) -> str:

@@ -1,157 +1,135 @@
-"""Stage 2: an encoder and few labels → a classifier; without an encoder, the baseline."""
+"""Stage 2: an encoder and few labels → a classifier; without an encoder, training from scratch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from core.datasets.snapshot import SnapshotItem
 from core.learning.architecture import Architecture
-from core.learning.augmentations import PRESETS
-from core.learning.classifier import Classifier
 from core.learning.determinism import seed_everything
-from core.learning.encoders import Encoder, build_encoder
-from core.learning.evaluation import (
-    Score,
-    count_correct,
-    cross_validated_accuracy,
-    expected_calibration_error,
-    features,
-    predict_logits,
-    require_usable,
-)
-from core.learning.finetuning import FinetuneConfig, finetune
+from core.learning.encoders import Encoder, create_encoder
+from core.learning.evaluation import require_usable
+from core.learning.finetuning import FinetuneConfig, Finetuned, Phases, finetune
+from core.learning.heads import ProjectionHead
 from core.learning.preprocessing import Preprocessing
-from core.stages.context import ParentModel, Pixels, StageContext
+from core.stages.baseline import Finetuning, config_of, measure_baseline
+from core.stages.context import ParentModel, StageContext
+from core.stages.labelled import LabelledImages, labelled_images, labelled_items, with_targets
+from core.stages.measures import add_by_class, evaluate
 from core.stages.outcome import Outcome, measured
-
-PLANNED = ("train", "epochs", "batch_size", "learning_rate", "weight_decay", "seed")
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledImages:
-    """Canvases with class indices, by split."""
+class Start:
+    """Where finetuning begins, and the images as it sees them."""
 
-    items: Sequence[SnapshotItem]
-    images_NHWC: Pixels
-    targets_N: NDArray[np.int64]
-
-    def split(self, name: str) -> tuple[Pixels, NDArray[np.int64]]:
-        """Canvases and targets of one split."""
-        rows = [row for row, item in enumerate(self.items) if item.split == name]
-        return self.images_NHWC[rows], self.targets_N[rows]
+    encoder: Encoder
+    projection: ProjectionHead | None
+    preprocessing: Preprocessing
+    labelled: LabelledImages
 
 
 def run_finetune(context: StageContext) -> Outcome:
     """Train a classifier on the labels of the train split and measure it on what it has not seen.
 
-    Every class has labels in the train split: the plan refuses others.
+    Every class has labels in the train split: the plan refuses others. Labels of the validation
+    split serve to choose method, layer and temperature, those of the test split only to measure.
     """
-    items = [item for item in context.items() if item.label is not None]
-    classes = sorted({cast(str, item.label) for item in items if item.split == "train"})
-    parent = context.parent()
-    encoder, preprocessing, images_NHWC = _start(context, items, parent)
-    targets_N = np.array([classes.index(cast(str, i.label)) for i in items], dtype=np.int64)
-    labelled = LabelledImages(items, images_NHWC, targets_N)
-    config = FinetuneConfig(
-        **{name: context.job.plan[name] for name in PLANNED},
-        augmentation=PRESETS[context.job.plan["augmentation"]],
-    )
-    train_images, train_targets = labelled.split("train")
-    classifier = finetune(
+    plan, parent = context.job.plan, context.parent()
+    start = _start(context, parent)
+    config, phases = config_of(plan), Phases(context.run())
+    train_images, train_targets = start.labelled.split("train")
+    finetuned = finetune(
         train_images,
         train_targets,
-        encoder,
+        start.encoder,
         config,
-        preprocessing,
-        class_count=len(classes),
-        run=context.run(),
+        start.preprocessing,
+        class_count=len(start.labelled.classes),
+        run=phases.begin(None),
+        projection=start.projection,
+        validation=start.labelled.split("validation"),
     )
-    require_usable(classifier, train_images, preprocessing, device=context.device)
-    metrics = evaluate(classifier, labelled, preprocessing, context.device)
-    if config.train == "head" and metrics["validation"] is None:
-        metrics["cross_validation"] = _cross_validate(
-            encoder, train_images, train_targets, preprocessing, context.device
-        )
+    classifier = finetuned.classifier
+    require_usable(classifier, train_images, start.preprocessing, device=context.device)
+    metrics = evaluate(classifier, start.labelled, start.preprocessing, context.device)
+    _add_report(metrics, finetuned, start.labelled.classes)
+    metrics["baseline"] = None
+    if plan.get("baseline"):
+        metrics["baseline"] = _baseline(start, config, plan, metrics, phases)
     return Outcome(
-        architecture=architecture_of(context.job.plan, classes),
+        architecture=Architecture(
+            encoder=plan["encoder"],
+            image_size=plan["image_size"],
+            channels=plan["channels"],
+            class_count=len(start.labelled.classes),
+            stem=plan.get("stem", "auto"),
+            hidden_dim=None if classifier.hidden is None else classifier.head.in_features,
+        ),
         module=classifier.cpu(),
-        preprocessing=preprocessing,
+        preprocessing=start.preprocessing,
         config=config.to_dict(),
         metrics=metrics,
-        classes=classes,
+        classes=list(start.labelled.classes),
         parent=parent,
     )
 
 
-def evaluate(
-    classifier: Classifier, labelled: LabelledImages, preprocessing: Preprocessing, device: str
-) -> dict[str, Any]:
-    """Accuracy on the labelled images of the validation and test splits, None where there are none.
-
-    The training images are counted, not measured on.
-    """
-    metrics: dict[str, Any] = {"labels": len(labelled.split("train")[1])}
-    for split in ("validation", "test"):
-        images_NHWC, targets = labelled.split(split)
-        metrics[split] = None
-        if len(targets):
-            logits_NK = predict_logits(classifier, images_NHWC, preprocessing, device=device)
-            targets_N = torch.from_numpy(targets)
-            result = measured(count_correct(logits_NK, targets_N), method=f"{split} split")
-            assert result is not None
-            result["calibration_error"] = expected_calibration_error(logits_NK, targets_N)
-            metrics[split] = result
-    return metrics
-
-
-def architecture_of(plan: Mapping[str, Any], classes: Sequence[str]) -> Architecture:
-    """The classifier that a plan describes."""
-    return Architecture(
-        encoder=plan["encoder"],
-        image_size=plan["image_size"],
-        channels=plan["channels"],
-        class_count=len(classes),
+def _start(context: StageContext, parent: ParentModel | None) -> Start:
+    classes = sorted(
+        {item.label for item in context.items() if item.label is not None and item.split == "train"}
     )
-
-
-def labelled_images(
-    context: StageContext, preprocessing: Preprocessing, classes: list[str]
-) -> LabelledImages:
-    """The labelled images of the snapshot whose class the model knows."""
-    items = [item for item in context.items() if item.label in classes]
-    targets_N = np.array([classes.index(cast(str, i.label)) for i in items], dtype=np.int64)
-    return LabelledImages(items, context.canvases(items, preprocessing), targets_N)
-
-
-def _start(
-    context: StageContext, items: Sequence[SnapshotItem], parent: ParentModel | None
-) -> tuple[Encoder, Preprocessing, Pixels]:
     if parent is not None:
-        images_NHWC = context.canvases(items, parent.preprocessing)
-        return cast(Encoder, parent.module), parent.preprocessing, images_NHWC
-    plan = context.job.plan
+        labelled = labelled_images(context, parent.preprocessing, classes)
+        encoder = cast(Encoder, parent.module)
+        return Start(encoder, parent.projection, parent.preprocessing, labelled)
+    plan, items = context.job.plan, labelled_items(context, classes)
     preprocessing, images_NHWC = context.new_preprocessing(items)
     seed_everything(plan["seed"])
-    encoder = build_encoder(
-        plan["encoder"], image_size=plan["image_size"], channels=plan["channels"]
+    encoder = create_encoder(
+        plan["encoder"],
+        image_size=plan["image_size"],
+        channels=plan["channels"],
+        stem=plan.get("stem", "auto"),
+        init=plan.get("init", "random"),
     )
-    return encoder, preprocessing, images_NHWC
+    return Start(encoder, None, preprocessing, with_targets(items, images_NHWC, classes))
 
 
-def _cross_validate(
-    encoder: Encoder,
-    images_NHWC: Pixels,
-    targets: NDArray[np.int64],
-    preprocessing: Preprocessing,
-    device: str,
+def _add_report(metrics: dict[str, Any], finetuned: Finetuned, classes: Sequence[str]) -> None:
+    """What was chosen and why; predictions of held-out labels where there is no validation."""
+    report, held = finetuned.report, finetuned.held_out
+    names = ("method", "layer", "candidates", "l2", "class_weights", "warnings")
+    metrics.update({name: report[name] for name in names})
+    metrics["calibration"] = report["temperature"] and {
+        "temperature": report["temperature"],
+        "error_before": report["calibration_error_before"],
+        "error_after": report["calibration_error_after"],
+        "method": held and f"cross-fitted on: {held.method}",
+    }
+    metrics["cross_validation"] = None
+    if held is None:
+        return
+    if report["cross_validation"] is not None:
+        metrics["cross_validation"] = measured(report["cross_validation"], method=held.method)
+        add_by_class(metrics, "cross_validation", held.logits_MK, held.targets_M, classes)
+    elif metrics["calibration"] and metrics["validation"]:
+        # Measured after the fact it would flatter: the temperature was fitted on these labels.
+        metrics["validation"]["calibration_error"] = report["calibration_error_after"]
+
+
+def _baseline(
+    start: Start,
+    config: FinetuneConfig,
+    plan: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    phases: Phases,
 ) -> dict[str, Any] | None:
-    features_ND: Tensor = features(encoder, images_NHWC, preprocessing, device=device)
-    score: Score | None = cross_validated_accuracy(features_ND, torch.from_numpy(targets))
-    return measured(score, method="5-fold cross-validation of the head")
+    finetuning = Finetuning(
+        config=replace(config, method=metrics["method"], layer=metrics["layer"]),
+        start={"encoder": start.encoder, "projection": start.projection},
+        preprocessing=start.preprocessing,
+        labelled=start.labelled,
+    )
+    return measure_baseline(finetuning, plan["baseline_plan"], metrics, phases)

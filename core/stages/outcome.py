@@ -17,9 +17,10 @@ from core.jobs.service import succeed
 from core.learning.architecture import Architecture
 from core.learning.checkpoint import save_weights
 from core.learning.evaluation import Score, wilson_interval
+from core.learning.heads import ProjectionHead, ProjectionSpec
 from core.learning.preprocessing import Preprocessing
 from core.registry.artifact import WEIGHTS, publish_files, publish_manifest
-from core.stages.context import ParentModel, StageContext
+from core.stages.context import PROJECTION, ParentModel, StageContext
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +34,8 @@ class Outcome:
     metrics: dict[str, Any]
     classes: list[str]
     parent: ParentModel | None
+    projection: ProjectionHead | None = None
+    projection_spec: ProjectionSpec | None = None
 
 
 def measured(score: Score | None, *, method: str) -> dict[str, Any] | None:
@@ -60,9 +63,13 @@ def publish(context: StageContext, outcome: Outcome) -> UUID:
     scratch = context.work_dir.parent  # on the disk that was chosen for large files
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        weights = Path(folder) / WEIGHTS
-        save_weights(outcome.module, weights)
-        files = publish_files(context.store, {WEIGHTS: weights})
+        modules: dict[str, nn.Module] = {WEIGHTS: outcome.module}
+        if outcome.projection is not None:
+            modules[PROJECTION] = outcome.projection
+        paths = {name: Path(folder) / name for name in modules}
+        for name, module in modules.items():
+            save_weights(module, paths[name])
+        files = publish_files(context.store, paths)
     manifest, digest = publish_manifest(context.store, _facts(context, outcome), files)
     model_id = uuid4()
 
@@ -93,6 +100,7 @@ def _facts(context: StageContext, outcome: Outcome) -> dict[str, Any]:
         "parent": parent
         and {"model_id": str(parent.model_id), "manifest_sha256": parent.manifest_sha256},
         "architecture": outcome.architecture.to_dict(),
+        "projection": outcome.projection_spec and outcome.projection_spec.to_dict(),
         "parameters": sum(p.numel() for p in outcome.module.parameters()),
         "preprocessing": asdict(outcome.preprocessing),
         "classes": outcome.classes,

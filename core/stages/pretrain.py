@@ -1,51 +1,126 @@
-"""Stage 1: images without labels → an encoder."""
+"""Stage 1: images, most of them without labels → an encoder."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.datasets.snapshot import SnapshotItem
+from core.errors import WrongModelKind
 from core.learning.architecture import Architecture
 from core.learning.augmentations import PRESETS
+from core.learning.encoders import Encoder
 from core.learning.evaluation import require_usable
-from core.learning.simclr import SimCLRConfig, pretrain
-from core.stages.context import StageContext
+from core.learning.launch import pretrain_in_processes
+from core.learning.preprocessing import Preprocessing
+from core.learning.simclr import Pretrained, SimCLRConfig, pretrain
+from core.stages.context import ParentModel, Pixels, StageContext
 from core.stages.outcome import Outcome
 
+# What a plan of an older version does not have takes the default.
 PLANNED = (
     "encoder",
+    "stem",
+    "init",
     "image_size",
     "channels",
     "views",
-    "batch_size",
-    "epochs",
+    "loss",
+    "use_labels",
+    "label_share",
     "temperature",
+    "projection_dim",
+    "projection_layers",
+    "batch_size",
+    "micro_batch_size",
+    "epochs",
+    "budget_minutes",
     "optimizer",
     "learning_rate",
+    "lr_scaling",
     "weight_decay",
     "warmup_epochs",
+    "clip_grad_norm",
+    "plateau_patience",
     "seed",
 )
 
 
 def run_pretrain(context: StageContext) -> Outcome:
-    """Train an encoder on all images outside the test split."""
-    plan = context.job.plan
+    """Train an encoder on all images outside the test split.
+
+    Only labels of the train split are looked at: those of the validation split are there to
+    choose between models that have not seen them.
+
+    Raises:
+        WrongModelKind: The job's model is no encoder.
+    """
+    plan, parent = context.job.plan, context.parent()
+    start = None if parent is None else parent.module
+    if start is not None and not isinstance(start, Encoder):
+        raise WrongModelKind("model_id: a pretrain job goes on from an encoder, not a classifier")
     items = [item for item in context.items() if item.split != "test"]
-    preprocessing, images_NHWC = context.new_preprocessing(items)
-    config = SimCLRConfig(
-        **{name: plan[name] for name in PLANNED}, augmentation=PRESETS[plan["augmentation"]]
+    preprocessing, images_NHWC = _input(context, items, parent)
+    config = _config(plan)
+    train, processes = pretrain, context.processes(config.batch_size)
+    if processes > 1:
+        train = partial(pretrain_in_processes, processes=processes)
+    pretrained: Pretrained = train(
+        images_NHWC,
+        config,
+        preprocessing,
+        run=context.run(),
+        targets_N=_targets(items),
+        encoder=start,
     )
-    encoder = pretrain(images_NHWC, config, preprocessing, run=context.run())
-    require_usable(encoder, images_NHWC, preprocessing, device=context.device)
+    require_usable(pretrained.encoder, images_NHWC, preprocessing, device=context.device)
     return Outcome(
-        architecture=Architecture(
-            encoder=config.encoder,
-            image_size=config.image_size,
-            channels=config.channels,
-            class_count=None,
-        ),
-        module=encoder.cpu(),
+        architecture=_architecture(config),
+        module=pretrained.encoder.cpu(),
+        projection=pretrained.projection,
+        projection_spec=pretrained.spec,
         preprocessing=preprocessing,
         config=config.to_dict(),
-        metrics={"images": len(items)},
+        metrics={"images": len(items), "pretraining": pretrained.report},
         classes=[],
-        parent=None,
+        parent=parent,
     )
+
+
+def _config(plan: Mapping[str, Any]) -> SimCLRConfig:
+    augmentation = PRESETS[plan["augmentation"]].scaled(plan.get("augmentation_strength", 1.0))
+    return SimCLRConfig(
+        **{name: plan[name] for name in PLANNED if name in plan}, augmentation=augmentation
+    )
+
+
+def _architecture(config: SimCLRConfig) -> Architecture:
+    return Architecture(
+        encoder=config.encoder,
+        image_size=config.image_size,
+        channels=config.channels,
+        class_count=None,
+        stem=config.stem,
+    )
+
+
+def _input(
+    context: StageContext, items: Sequence[SnapshotItem], parent: ParentModel | None
+) -> tuple[Preprocessing, Pixels]:
+    if parent is None:
+        return context.new_preprocessing(items)
+    return parent.preprocessing, context.canvases(items, parent.preprocessing)
+
+
+def _targets(items: Sequence[SnapshotItem]) -> NDArray[np.int64] | None:
+    """Class of each image that has a label to train on, −1 for the others; None if none has."""
+    labels = [item.label if item.split == "train" else None for item in items]
+    classes = sorted({label for label in labels if label is not None})
+    if not classes:
+        return None
+    index = {label: target for target, label in enumerate(classes)}
+    return np.array([-1 if label is None else index[label] for label in labels], dtype=np.int64)

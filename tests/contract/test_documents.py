@@ -22,6 +22,8 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 DEPENDENCIES = ROOT / "docs" / "dependencies.md"
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
+    ROOT / "docs" / "benchmarks.md",
+    ROOT / "docs" / "learning.md",
     DEPENDENCIES,
     *DECISIONS,
 ]
@@ -35,6 +37,7 @@ LICENCE_NAMES = {
     "Apache Software License": "Apache-2.0",
     "MIT License": "MIT",
     "BSD License": "BSD-3-Clause",
+    "Python Software Foundation License": "PSF-2.0",
 }
 
 

@@ -160,7 +160,8 @@ def test_only_these_start_processes() -> None:
     starters = users_of(*names, *forks)
     assert "worker.child" in starters
     assert {name for name in starters if not inside(name, {"worker.child", "core.embedded"})} <= {
-        "core.demo.service"  # the demonstration starts `fewlabels up` as a user would
+        "core.demo.service",  # the demonstration starts `fewlabels up` as a user would
+        "core.learning.launch",  # torchrun, where a job trains in several processes
     }
 
 

@@ -34,7 +34,7 @@ MIDDLING = 70  # epochs of four steps: long enough to be disturbed, short enough
 START_SECONDS = 20  # for a worker process on a busy machine
 CHAIN = {
     "pretrain": {**TINY, "epochs": 2},
-    "finetune": {"train": "full", "epochs": 2, "batch_size": 16},
+    "finetune": {"method": "full", "epochs": 2, "batch_size": 16},
     "distill": {"epochs": 2, "batch_size": 32},
 }
 
@@ -182,7 +182,7 @@ def test_a_stage_that_raises_fails_with_words_and_can_be_retried(engine: Engine)
     engine.running_worker()
     # Finetuning loads labelled images only, in another order of things than pretraining, so
     # the decoded images of the tests above do not serve it.
-    lost = engine.submit("finetune", train="full", epochs=1, image_size=24, encoder=TINY_ENCODER)[0]
+    lost = engine.submit("finetune", epochs=1, image_size=24, encoder=TINY_ENCODER)[0]
     wild = engine.submit("pretrain", **TINY, epochs=20, learning_rate=1e30, optimizer="sgd")[0]
     needing = engine.submit("distill", needs=str(lost), epochs=1, batch_size=32)[0]
     key = missing_blob(engine)

@@ -13,9 +13,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
+from sqlalchemy import update
+from sqlalchemy.orm import Session
 
 from api.main import create_app
 from core.config import Settings
+from core.db.models import Model
 from tests.integration.api.problems import assert_problem, picture, pictures
 from tests.tiny_models import CLASSES
 
@@ -52,6 +55,24 @@ def test_embed_and_predict(client: TestClient, add_model: Add) -> None:
     by_form = client.post("/predict", data={"model": model_id, "top_k": "2"}, files=files).json()
     assert by_form["items"][0]["name"] == "ü.png"
     assert by_form["items"][0]["predictions"] == said["items"][0]["predictions"]
+
+
+def test_metrics_of_any_depth_are_told_as_they_are(
+    client: TestClient, add_model: Add, session: Callable[[], Session]
+) -> None:
+    recall = {"value": 0.5, "interval_95": [0.1, 0.9], "support": 4}
+    metrics = {
+        "validation": {"per_class": {"ü/\n": {"recall": recall}}, "confusion": [[2, 0], [1, 1]]},
+        "baseline": None,
+        "agreement": 0.97,
+    }
+    with session() as opened, opened.begin():
+        model = opened.get_one(Model, add_model(classes=CLASSES, seed=3))
+        manifest = {**model.manifest, "metrics": metrics}
+        opened.execute(update(Model).where(Model.id == model.id).values(manifest=manifest))
+    assert client.get(f"/models/{model.id}").json()["manifest"]["metrics"] == metrics
+    file = client.get(f"/models/{model.id}/files/manifest.json")
+    assert file.json()["metrics"] == metrics
 
 
 def test_bad_images_fail_alone(client: TestClient, add_model: Add) -> None:

@@ -69,9 +69,33 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"views": 10**20}, "views"),
     ({"encoder": "resnet9000"}, "encoder"),
     ({"image_size": 4}, "image_size"),
-    ({"model_id": NOWHERE}, "model_id"),
+    ({"needs": NOWHERE}, "needs"),
+    ({"model_id": "7"}, "model_id"),
     ({"epochs": [1]}, "epochs"),
     ({"epochs": "many\0"}, "epochs"),
+    ({"epochs": True}, r"^pretrain\.epochs: .*integer; found True"),
+    ({"epochs": "7"}, r"^pretrain\.epochs: .*integer"),
+    ({"learning_rate": True}, r"^pretrain\.learning_rate: .*number; found True"),
+    ({"seed": True}, "seed"),
+    ({"use_labels": 1}, r"^pretrain\.use_labels: .*boolean"),
+    ({"views": 3}, "views: .*2, 4, 8 or 16"),
+    ({"views": True}, "views: .*2, 4, 8 or 16"),
+    ({"budget_minutes": 0}, "budget_minutes"),
+    ({"budget_minutes": 10_081}, "budget_minutes"),
+    (
+        {"budget_minutes": 5, "epochs": 7, "batch_size": 2},
+        "epochs and budget_minutes: found 7 and 5",
+    ),
+    ({"budget_minutes": 1_440}, "budget_minutes: found 1440, a job may run for 1440 minutes"),
+    ({"micro_batch_size": 1}, "micro_batch_size"),
+    ({"projection_layers": 5}, "projection_layers"),
+    ({"label_share": 1.0, "use_labels": True}, "label_share"),
+    ({"clip_grad_norm": 0}, "clip_grad_norm"),
+    ({"augmentation": "polaroid"}, "augmentation: .*microscopy.*satellite"),
+    ({"augmentation_strength": 2.01}, "augmentation_strength"),
+    ({"plateau_patience": 0}, "plateau_patience"),
+    ({"train": "full"}, r"^pretrain\.train: .*not permitted"),
+    ({"method": "full"}, r"^pretrain\.method: .*not permitted"),
 ]
 
 
@@ -98,8 +122,19 @@ def test_jobs_that_make_no_sense(
     refused("found an encoder", stage="distill", model_id=str(encoder))
     refused("model_id or needs", stage="distill")
     refused("no model", 404, stage="finetune", model_id=NOWHERE)
+    refused("no model", 404, stage="pretrain", model_id=NOWHERE)
     refused("no job", 404, stage="finetune", needs=NOWHERE)
     refused("model_id and needs", stage="distill", model_id=str(classifier), needs=NOWHERE)
+    refused(r"^finetune\.train: .*not permitted; found 'full'", stage="finetune", train="full")
+    refused(r"^finetune\.method: .*supcon", stage="finetune", method="head")
+    refused("found a classifier", stage="pretrain", model_id=str(classifier))
+    refused("found a classifier", stage="pipeline", pretrain={"model_id": str(classifier)})
+    teacher: dict[str, Any] = {"stage": "distill", "model_id": str(classifier), "batch_size": 2}
+    refused("student_model_id: no model", 404, **teacher, student_model_id=NOWHERE)
+    refused("alpha: found 0.5 and no labels", **teacher, alpha=0.5)
+    refused(
+        "student: found 'resnet50'", **teacher, student="resnet50", student_model_id=str(encoder)
+    )
 
 
 def test_one_class_cannot_be_learnt(client: TestClient, add_dataset: Callable[..., str]) -> None:

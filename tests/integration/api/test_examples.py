@@ -8,6 +8,7 @@ from uuid import UUID
 
 from fastapi.testclient import TestClient
 
+from api.schemas.jobs import JOB_EXAMPLES
 from tests.integration.api.problems import pictures
 from tests.tiny_models import CLASSES
 
@@ -29,7 +30,7 @@ def test_examples_work_as_they_are(
     encoder_id, classifier_id = add_model(), add_model(classes=CLASSES)
     labels = body_of(client, "/datasets/{dataset_id}/labels", "put")
     assert client.put(f"/datasets/{dataset_id}/labels", json=labels).status_code == 200
-    for name in ("pretrain", "finetune", "scratch", "distill", "pipeline"):
+    for name in JOB_EXAMPLES:
         answer = client.post("/jobs", json=body_of(client, "/jobs", "post", name))
         assert answer.status_code == 202, f"{name}: {answer.text}"
         assert answer.json()["dataset_id"] == dataset_id

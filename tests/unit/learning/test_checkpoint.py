@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +18,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from core.learning.augmentations import AugmentationConfig
-from core.learning.checkpoint import Checkpoint, TrainingState
-from core.learning.encoders import build_encoder
+from core.learning.checkpoint import Checkpoint, TrainingState, load_weights, save_weights
+from core.learning.encoders import create_encoder
 from core.learning.finetuning import FinetuneConfig, finetune
 from core.learning.preprocessing import Preprocessing
 from core.learning.run import Run
-from core.learning.simclr import SimCLRConfig, pretrain
+from core.learning.simclr import Pretrained, SimCLRConfig, pretrain
 from core.learning.trainer import Progress, Stopped
 
 Bars = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -51,6 +56,10 @@ def differences(one: nn.Module, other: nn.Module) -> list[str]:
     return [name for name, v in one.state_dict().items() if not torch.equal(v, others[name])]
 
 
+def both(pretrained: Pretrained) -> nn.Module:
+    return nn.Sequential(pretrained.encoder, pretrained.projection)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lars"])
 @pytest.mark.parametrize("steps", [1, 6])
 def test_resumed_run_equals_undisturbed_one(
@@ -74,15 +83,124 @@ def test_resumed_run_equals_undisturbed_one(
         run=Run(checkpoint_dir=tmp_path, on_step=seen.append),
     )
     assert seen[0].step == steps + 1
-    assert differences(undisturbed, resumed) == []
+    assert differences(both(undisturbed), both(resumed)) == []
+
+
+EVERYTHING: dict[str, Any] = {
+    "views": 4,
+    "loss": "supcon",
+    "use_labels": True,
+    "label_share": 0.3,
+    "micro_batch_size": 20,
+    "clip_grad_norm": 0.5,
+    "probe_every": 2,
+    "encoder": "efficientnet_b0",  # drops blocks at random
+    "epochs": 1,
+}
+FEW = np.where(np.arange(240) % 10 == 0, np.arange(240) % 4, -1)
+
+
+def test_all_options_at_once_resume_alike(
+    bars: Bars, preprocessing: Preprocessing, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, **EVERYTHING)
+
+    def run(settings: Run) -> Pretrained:
+        return pretrain(bars[0][:150], config, preprocessing, run=settings, targets_N=FEW[:150])
+
+    undisturbed = run(Run())
+    with pytest.raises(Stopped):
+        run(Run(checkpoint_dir=tmp_path, should_stop=StopAfter(2)))
+    resumed = run(Run(checkpoint_dir=tmp_path))
+    assert differences(both(undisturbed), both(resumed)) == []
+    expected = {**undisturbed.report, "seconds": resumed.report["seconds"]}
+    assert resumed.report == expected
+
+
+def test_patience_goes_on_where_it_was(
+    bars: Bars, preprocessing: Preprocessing, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(
+        CONFIG, learning_rate=1e-9, epochs=20, probe_every=3, plateau_patience=3
+    )
+
+    def run(settings: Run) -> Pretrained:
+        return pretrain(bars[0], config, preprocessing, run=settings, targets_N=bars[1])
+
+    undisturbed = run(Run())
+    assert undisturbed.report["stopped_early"]
+    assert undisturbed.report["steps"] < 80
+    with pytest.raises(Stopped):
+        run(Run(checkpoint_dir=tmp_path, should_stop=StopAfter(7)))
+    resumed = run(Run(checkpoint_dir=tmp_path))
+    assert resumed.report["steps"] == undisturbed.report["steps"]
+    assert differences(both(undisturbed), both(resumed)) == []
+
+
+def test_killed_and_resumed_ends_with_the_same_bits(
+    bars: Bars, preprocessing: Preprocessing, tmp_path: Path
+) -> None:
+    """SIGKILL, in the middle of steps and of checkpoints: nothing of the process can help."""
+    np.save(tmp_path / "images.npy", bars[0])
+    command = [sys.executable, __file__, str(tmp_path)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),  # sums in the same order
+    }
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        assert child.stdout is not None
+        first = [int(child.stdout.readline()) for _ in range(4)]
+        child.send_signal(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    second = [int(line) for line in done.stdout.splitlines()]
+    assert first == [1, 2, 3, 4]
+    assert 4 <= second[0] <= 11, "the second process went on from a checkpoint of the first"
+    assert second == list(range(second[0], 13))
+    undisturbed = killed_run(bars[0], preprocessing, Run())
+    found = create_encoder("resnet10_tiny", image_size=8, channels=1)
+    load_weights(found, tmp_path / "encoder.safetensors")
+    assert differences(undisturbed.encoder, found) == []
+
+
+def killed_run(
+    images: NDArray[np.uint8], preprocessing: Preprocessing, settings: Run
+) -> Pretrained:
+    return pretrain(images, CONFIG, preprocessing, run=settings)
+
+
+def main(folder: Path) -> None:
+    """What the process that is killed does: one line a step."""
+
+    def say(progress: Progress) -> None:
+        sys.stdout.write(f"{progress.step}\n")
+        sys.stdout.flush()
+
+    pretrained = killed_run(
+        np.load(folder / "images.npy", mmap_mode="r"),
+        Preprocessing(image_size=8, channels=1, mean=(0.3,), std=(0.25,)),
+        Run(
+            checkpoint_dir=folder / "checkpoint",
+            checkpoint_seconds=0,
+            on_step=say,
+        ),
+    )
+    save_weights(pretrained.encoder, folder / "encoder.safetensors")
 
 
 def test_resumed_finetuning_equals_undisturbed_one(
     bars: Bars, preprocessing: Preprocessing, tmp_path: Path
 ) -> None:
-    config = FinetuneConfig(train="full", epochs=4, batch_size=16, augmentation=CONFIG.augmentation)
+    config = FinetuneConfig(
+        method="full",
+        calibrate=False,
+        epochs=4,
+        batch_size=16,
+        augmentation=CONFIG.augmentation,
+    )
     torch.manual_seed(0)
-    encoder = build_encoder("mobilenet_v3_small", image_size=8, channels=1)
+    encoder = create_encoder("mobilenet_v3_small", image_size=8, channels=1)
 
     def run(settings: Run) -> nn.Module:
         return finetune(
@@ -93,7 +211,7 @@ def test_resumed_finetuning_equals_undisturbed_one(
             preprocessing,
             class_count=4,
             run=settings,
-        )
+        ).classifier
 
     undisturbed = run(Run())
     with pytest.raises(Stopped):
@@ -149,3 +267,7 @@ def test_an_unfinished_checkpoint_is_ignored_and_removed(tmp_path: Path) -> None
 
 def test_nothing_to_load(tmp_path: Path) -> None:
     assert Checkpoint(tmp_path / "none", seconds=60, fingerprint={}).load() is None
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

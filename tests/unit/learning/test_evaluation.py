@@ -1,4 +1,4 @@
-"""Figures against closed forms; heads against scikit-learn."""
+"""Figures against closed forms and scikit-learn."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from torch import Tensor
+from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
+from sklearn.metrics import precision_recall_fscore_support
+from torch import Tensor, nn
 
+from core.learning.classifier import Classifier
 from core.learning.data import channel_statistics, epoch_order, read_rows, stratified_folds
-from core.learning.encoders import build_encoder
+from core.learning.encoders import create_encoder
 from core.learning.evaluation import (
     accuracy,
+    confusion_matrix,
     count_correct,
-    cross_validated_accuracy,
     expected_calibration_error,
     features,
     knn_accuracy,
+    per_class,
+    predict_logits,
     require_usable,
     wilson_interval,
 )
-from core.learning.logistic import choose_l2, fit_logistic
+from core.learning.heads import ProjectionHead
 from core.learning.preprocessing import Preprocessing
 from core.learning.trainer import Diverged
 
@@ -34,41 +38,6 @@ def clusters(per_class: int, *, spread: float, dim: int = 20) -> tuple[Tensor, T
     return centres[targets] + noise + 5, targets
 
 
-@pytest.mark.parametrize("per_class", [3, 40])
-@pytest.mark.parametrize("l2", [0.01, 1.0])
-def test_logistic_equals_scikit_learn(per_class: int, l2: float) -> None:
-    x, y = clusters(per_class, spread=2.0)
-    weight, bias = fit_logistic(x, y, class_count=4, l2=l2)
-    standard = ((x - x.mean(0)) / (x - x.mean(0)).square().mean().sqrt()).double().numpy()
-    model = LogisticRegression(C=1 / (l2 * len(y)), tol=1e-8, max_iter=5000).fit(standard, y)
-    ours = (x @ weight.T + bias).softmax(1).numpy()
-    np.testing.assert_allclose(ours, model.predict_proba(standard), atol=2e-3)
-
-
-def test_logistic_survives_constant_features_and_absent_classes() -> None:
-    x, y = clusters(5, spread=0.5)
-    x[:, 3] = 7.0
-    weight, bias = fit_logistic(x, y, class_count=6, l2=0.01)
-    assert weight.shape == (6, 20)
-    assert weight.isfinite().all()
-    torch.testing.assert_close(weight[:, 3], torch.zeros(6))
-    assert accuracy(x @ weight.T + bias, y) == 1.0
-
-
-def test_noise_calls_for_a_stronger_penalty() -> None:
-    x, y = clusters(10, spread=0.1)
-    clear = choose_l2(x, y, class_count=4, seed=0)
-    noise = choose_l2(torch.randn_like(x), y, class_count=4, seed=0)
-    assert noise > clear
-
-
-def test_one_label_a_class_is_enough() -> None:
-    x, y = clusters(1, spread=0.1)
-    l2 = choose_l2(x, y, class_count=4, seed=0)
-    weight, bias = fit_logistic(x, y, class_count=4, l2=l2)
-    assert accuracy(x @ weight.T + bias, y) == 1.0
-
-
 def test_wilson_interval_of_published_example() -> None:
     # Newcombe 1998 (Statistics in Medicine 17, table I): 81 of 263 and 0 of 20.
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
@@ -76,21 +45,6 @@ def test_wilson_interval_of_published_example() -> None:
     assert wilson_interval(20, 20)[1] == 1.0
     with pytest.raises(ValueError, match="3 correct of 2"):
         wilson_interval(3, 2)
-
-
-def test_cross_validated_accuracy() -> None:
-    x, y = clusters(5, spread=0.5)
-    assert cross_validated_accuracy(x, y, folds=5, seed=0) == (20, 20)
-    noise = torch.randn(len(x), 20, generator=torch.Generator().manual_seed(1))
-    score = cross_validated_accuracy(noise, y, folds=5, seed=0)
-    assert score is not None
-    assert score.accuracy < 0.6  # it does not count labels that it was fitted with
-
-
-def test_cross_validation_needs_two_labels_a_class() -> None:
-    x, y = clusters(2, spread=0.5)
-    assert cross_validated_accuracy(x, y, folds=5, seed=0) is not None
-    assert cross_validated_accuracy(x[1:], y[1:], folds=5, seed=0) is None
 
 
 def test_knn_accuracy() -> None:
@@ -117,10 +71,49 @@ def test_calibration_error_closed_form() -> None:
     assert expected_calibration_error(logits, targets) == pytest.approx(0.0, abs=1e-5)
 
 
+def test_confusion_and_classes_equal_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(5, (200,), generator=generator)
+    predicted = torch.where(
+        torch.rand(200, generator=generator) < 0.6,
+        targets,
+        torch.randint(5, (200,), generator=generator),
+    )
+    found = confusion_matrix(predicted, targets, class_count=5)
+    np.testing.assert_array_equal(found.numpy(), sklearn_confusion_matrix(targets, predicted))
+    wanted = precision_recall_fscore_support(targets, predicted)
+    for index, score in enumerate(per_class(found)):
+        assert score[:3] == pytest.approx([float(values[index]) for values in wanted[:3]])
+        assert score.support == wanted[3][index]
+        correct = int(found[index, index])
+        assert score.recall_interval == wilson_interval(correct, score.support)
+
+
+def test_a_class_without_images_has_no_recall() -> None:
+    confusion = confusion_matrix(torch.tensor([0, 2]), torch.tensor([0, 0]), class_count=4)
+    scores = per_class(confusion)
+    assert (scores[0].precision, scores[0].recall, scores[0].support) == (1.0, 0.5, 2)
+    assert scores[2][:4] == (0.0, None, 0.0, 0)
+    assert scores[3] == (None, None, None, 0, None)
+
+
+def test_features_of_a_classifier_are_what_its_head_sees(
+    bars: tuple[NDArray[np.uint8], NDArray[np.int64]], preprocessing: Preprocessing
+) -> None:
+    encoder = create_encoder("resnet10_tiny", image_size=8, channels=1)
+    hidden = ProjectionHead(128, hidden_dim=24, projection_dim=8).first_layer()
+    classifier = Classifier(encoder, nn.Linear(24, 4), hidden).eval()
+    found = features(classifier, bars[0][:20], preprocessing)
+    logits = predict_logits(classifier, bars[0][:20], preprocessing)
+    assert found.shape == (20, 24)
+    torch.testing.assert_close(classifier.head(found.clone()), logits)
+    assert not any(module.training for module in classifier.modules())
+
+
 def test_features_do_not_depend_on_the_batch_size() -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1), dtype=np.uint8)
     preprocessing = Preprocessing(image_size=8, channels=1, mean=(0.5,), std=(0.3,))
-    encoder = build_encoder("resnet10_tiny", image_size=8, channels=1)
+    encoder = create_encoder("resnet10_tiny", image_size=8, channels=1)
     one = features(encoder, images, preprocessing, batch_size=2)
     all_at_once = features(encoder, images, preprocessing)
     assert one.shape == (7, 128)
@@ -162,7 +155,7 @@ def test_stratified_folds_are_even() -> None:
 def test_a_model_of_no_use_is_told(
     value: float, bars: tuple[NDArray[np.uint8], NDArray[np.int64]], preprocessing: Preprocessing
 ) -> None:
-    encoder = build_encoder("resnet10_tiny", image_size=8, channels=1)
+    encoder = create_encoder("resnet10_tiny", image_size=8, channels=1)
     require_usable(encoder, bars[0], preprocessing)
     with torch.no_grad():
         for parameter in encoder.parameters():

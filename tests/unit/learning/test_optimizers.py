@@ -11,6 +11,8 @@ from core.learning.optimizers import (
     OptimizerConfig,
     build_optimizer,
     learning_rate_factor,
+    scaled_rate,
+    set_learning_rate,
 )
 
 
@@ -85,3 +87,60 @@ def test_schedule_warms_up_and_falls_to_zero() -> None:
 
 def test_schedule_without_warm_up() -> None:
     assert learning_rate_factor(0, steps=10, warmup_steps=0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("scaling", "batch", "rate"),
+    [("none", 4096, 0.3), ("linear", 4096, 4.8), ("linear", 64, 0.075), ("sqrt", 1024, 0.6)],
+)
+def test_the_rate_grows_with_the_batch(scaling: str, batch: int, rate: float) -> None:
+    assert scaled_rate(0.3, scaling=scaling, batch_size=batch) == pytest.approx(rate)
+
+
+def test_root_scaling_is_that_of_the_paper() -> None:
+    # arXiv 2002.05709, appendix B.1: 0.075 times the root of the batch.
+    for batch in (256, 512, 1000):
+        found = scaled_rate(0.075 * 16, scaling="sqrt", batch_size=batch)
+        assert found == pytest.approx(0.075 * batch**0.5)
+
+
+def test_unknown_scaling() -> None:
+    with pytest.raises(ValueError, match="lr_scaling: found 'cubic', allowed are none, sqrt"):
+        scaled_rate(0.3, scaling="cubic", batch_size=256)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parts_learn_at_their_own_rates(name: str) -> None:
+    module = small_module()
+    before = {key: value.clone() for key, value in module.named_parameters()}
+    config = OptimizerConfig(
+        name=name, learning_rate=1.0, weight_decay=0.0, rate_factors={"0.": 0.0, "3.": 0.5}
+    )
+    optimizer = build_optimizer(module, config)
+    set_learning_rate(optimizer, 0.2)
+    rates = {
+        id(parameter): group["lr"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    expected = {"0": 0.0, "1": 0.2, "3": 0.1}
+    for key, parameter in module.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(expected[key[0]])
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for key, value in module.named_parameters():
+        assert torch.equal(value, before[key]) == key.startswith("0."), key
+
+
+def test_the_first_factor_that_fits_counts() -> None:
+    module = nn.Sequential(small_module())
+    config = OptimizerConfig(
+        name="sgd", learning_rate=1.0, weight_decay=0.0, rate_factors={"0.3.": 1.0, "0.": 0.1}
+    )
+    factors = {
+        id(parameter): group["rate_factor"]
+        for group in build_optimizer(module, config).param_groups
+        for parameter in group["params"]
+    }
+    for key, parameter in module.named_parameters():
+        assert factors[id(parameter)] == (1.0 if key.startswith("0.3.") else 0.1)

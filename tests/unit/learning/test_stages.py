@@ -1,4 +1,4 @@
-"""The three stages on images that take seconds."""
+"""Finetuning and distillation on images that take seconds."""
 
 from __future__ import annotations
 
@@ -15,34 +15,30 @@ from core.learning.architecture import Architecture
 from core.learning.augmentations import AugmentationConfig
 from core.learning.classifier import Classifier
 from core.learning.distillation import DistillConfig, distill
-from core.learning.encoders import Encoder, build_encoder
+from core.learning.encoders import Encoder, create_encoder
 from core.learning.evaluation import accuracy, predict_logits
 from core.learning.finetuning import FinetuneConfig, finetune
 from core.learning.preprocessing import Preprocessing
 from core.learning.run import Run
-from core.learning.simclr import SimCLRConfig, pretrain
-from core.learning.trainer import Diverged, Progress, Stopped
+from core.learning.trainer import Progress, Stopped
 
 Bars = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 MILD = AugmentationConfig(crop_area=(0.6, 1.0), brightness=0.2, contrast=0.2, jitter=0.8)
-SIMCLR = SimCLRConfig(
-    encoder="resnet10_tiny",
-    image_size=8,
-    channels=1,
-    epochs=4,
-    batch_size=60,
-    hidden_dim=32,
-    projection_dim=16,
+FULL = FinetuneConfig(
+    method="full",
+    from_scratch=True,
+    calibrate=False,
+    epochs=30,
+    batch_size=32,
     augmentation=MILD,
 )
-FULL = FinetuneConfig(train="full", epochs=30, batch_size=32, augmentation=MILD)
 DISTILL = DistillConfig(epochs=12, batch_size=60, augmentation=MILD)
 
 
 def fresh_encoder() -> Encoder:
     torch.manual_seed(0)
-    return build_encoder("resnet10_tiny", image_size=8, channels=1)
+    return create_encoder("resnet10_tiny", image_size=8, channels=1)
 
 
 def same_weights(one: nn.Module, other: nn.Module) -> bool:
@@ -62,55 +58,7 @@ def teacher(bars: Bars, preprocessing: Preprocessing) -> Classifier:
         preprocessing,
         class_count=4,
         run=Run(),
-    )
-
-
-def test_pretraining_beats_chance(bars: Bars, preprocessing: Preprocessing) -> None:
-    seen: list[Progress] = []
-    encoder = pretrain(bars[0], SIMCLR, preprocessing, run=Run(on_step=seen.append))
-    assert not encoder.training
-    assert [progress.step for progress in seen] == list(range(1, 17))
-    assert {progress.steps for progress in seen} == {16}
-    assert seen[-1].epoch == seen[-1].epochs == 4
-    assert seen[-1].seconds_left == 0
-    assert seen[-1].images_per_second > 0
-    assert seen[-1].loss < 0.8 * seen[-1].metrics["chance_loss"]
-
-
-@pytest.mark.parametrize("views", [2, 3])
-def test_same_seed_same_weights(bars: Bars, preprocessing: Preprocessing, views: int) -> None:
-    config = dataclasses.replace(SIMCLR, views=views, epochs=1)
-    first = pretrain(bars[0], config, preprocessing, run=Run())
-    torch.rand(7)
-    assert same_weights(first, pretrain(bars[0], config, preprocessing, run=Run()))
-    other = dataclasses.replace(config, seed=1)
-    assert not same_weights(first, pretrain(bars[0], other, preprocessing, run=Run()))
-
-
-def test_pretraining_reads_a_memory_map(
-    bars: Bars, preprocessing: Preprocessing, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.mktemp("cache") / "images.npy"
-    np.save(path, bars[0])
-    config = dataclasses.replace(SIMCLR, epochs=1)
-    mapped = pretrain(np.load(path, mmap_mode="r"), config, preprocessing, run=Run())
-    assert same_weights(mapped, pretrain(bars[0], config, preprocessing, run=Run()))
-
-
-def test_contradicting_sizes_are_refused(bars: Bars, preprocessing: Preprocessing) -> None:
-    with pytest.raises(ValueError, match="image_size"):
-        pretrain(bars[0], dataclasses.replace(SIMCLR, image_size=16), preprocessing, run=Run())
-
-
-def test_a_batch_larger_than_the_data_is_refused(bars: Bars, preprocessing: Preprocessing) -> None:
-    with pytest.raises(ValueError, match="there are only 59 images"):
-        pretrain(bars[0][:59], SIMCLR, preprocessing, run=Run())
-
-
-def test_divergence_says_what_to_change(bars: Bars, preprocessing: Preprocessing) -> None:
-    config = dataclasses.replace(SIMCLR, optimizer="sgd", learning_rate=1e30, warmup_epochs=0)
-    with pytest.raises(Diverged, match="smaller learning_rate"):
-        pretrain(bars[0], config, preprocessing, run=Run())
+    ).classifier
 
 
 def test_head_only_keeps_the_encoder(bars: Bars, preprocessing: Preprocessing) -> None:
@@ -121,11 +69,11 @@ def test_head_only_keeps_the_encoder(bars: Bars, preprocessing: Preprocessing) -
         images[:80],
         targets[:80],
         encoder,
-        FinetuneConfig(train="head"),
+        FinetuneConfig(method="linear"),
         preprocessing,
         class_count=4,
         run=Run(on_step=seen.append),
-    )
+    ).classifier
     assert not classifier.training
     assert all(torch.equal(before[name], v) for name, v in classifier.encoder.state_dict().items())
     logits = predict_logits(classifier, images[160:], preprocessing)
@@ -149,7 +97,7 @@ def test_training_everything_leaves_the_given_encoder_alone(
     config = dataclasses.replace(FULL, epochs=2)
     classifier = finetune(
         images[:10], targets[:10], encoder, config, preprocessing, class_count=4, run=Run()
-    )
+    ).classifier
     assert same_weights(encoder, fresh_encoder())
     assert not same_weights(encoder, classifier.encoder)
 
@@ -208,15 +156,15 @@ def test_targets_must_be_classes(bars: Bars, preprocessing: Preprocessing) -> No
         finetune(*bars, fresh_encoder(), FULL, preprocessing, class_count=3, run=Run())
 
 
-@pytest.mark.parametrize("train", ["head", "full"])
-def test_finetuning_stops_when_asked(bars: Bars, preprocessing: Preprocessing, train: str) -> None:
-    config = FinetuneConfig.from_dict(FULL.to_dict() | {"train": train})
+@pytest.mark.parametrize("method", ["linear", "prototype", "full", "supcon", "auto"])
+def test_finetuning_stops_when_asked(bars: Bars, preprocessing: Preprocessing, method: str) -> None:
+    config = dataclasses.replace(FULL, method=method)
     run = Run(should_stop=lambda: True)
     with pytest.raises(Stopped):
         finetune(*bars, fresh_encoder(), config, preprocessing, class_count=4, run=run)
 
 
 def test_configurations_survive_json() -> None:
-    for config in (SIMCLR, FULL, DISTILL):
+    for config in (FULL, DISTILL):
         values = json.loads(json.dumps(config.to_dict()))
         assert type(config).from_dict(values) == config

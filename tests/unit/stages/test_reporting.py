@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -44,7 +45,7 @@ def context(database: JobsDatabase, tmp_path: Path) -> StageContext:
     )
 
 
-def progress(step: int, *, steps: int = 100) -> Progress:
+def progress(step: int, *, steps: int = 100, **more: Any) -> Progress:
     return Progress(
         step=step,
         steps=steps,
@@ -53,6 +54,7 @@ def progress(step: int, *, steps: int = 100) -> Progress:
         loss=step / 2,
         images_per_second=1.0,
         seconds_left=1.0,
+        **more,
     )
 
 
@@ -77,6 +79,28 @@ def test_at_most_once_a_second_and_at_the_end(
     assert written(database, context)[-1] == (100, 50.0)
     assert len(written(database, context)) < 10
     assert (database.row(context.job.id).progress or {})["step"] == 100
+
+
+def test_what_is_measured_rarely_is_written_although_it_was_not_its_turn(
+    database: JobsDatabase, context: StageContext
+) -> None:
+    report(context, 1)
+    context.report(progress(2, probed=True))
+    context.report(progress(3))
+    report(context, 4)
+    assert written(database, context) == [(1, 0.5), (2, 1.0), (4, 2.0)]
+
+
+def test_progress_says_how_it_goes(database: JobsDatabase, context: StageContext) -> None:
+    context.report(progress(1))
+    said = database.row(context.job.id).progress or {}
+    assert "message" not in said
+    context._reported = 0.0
+    metrics = {"learning_rate": 0.002, "knn_accuracy": 0.5}
+    context.report(progress(2, data_wait=0.12345, message="It collapsed.", metrics=metrics))
+    said = database.row(context.job.id).progress or {}
+    assert (said["phase"], said["data_wait"]) == ("training", 0.123)
+    assert (said["message"], said["learning_rate"]) == ("It collapsed.", 0.002)
 
 
 def test_a_database_that_is_briefly_away_costs_no_training_and_no_values(

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from core.errors import BlobNotFound, StoreUnavailable
+from core.learning.encoders import WeightsUnavailable
 from core.learning.trainer import Diverged
 from worker.run_job import StopRequest, describe
 
@@ -29,6 +30,7 @@ def failed_store(cause: OSError) -> StoreUnavailable:
     [
         (BlobNotFound("no blob images/0"), "BlobNotFound"),
         (Diverged("try a smaller learning_rate"), "Diverged"),
+        (WeightsUnavailable("init: put the file there"), "WeightsUnavailable"),
         (ValueError("odd"), "InternalError"),
         (MemoryError(), "OutOfMemory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "OutOfMemory"),

@@ -1,0 +1,30 @@
+"""The one place where `auto` becomes a value, from the data and the device."""
+
+from core.jobs.plan.distill import plan_distill
+from core.jobs.plan.facts import (
+    DataFacts,
+    Device,
+    Parent,
+    Plan,
+    facts_of,
+    parent_of,
+    planning_device,
+)
+from core.jobs.plan.finetune import plan_finetune
+from core.jobs.plan.network import SMALLER, stem_for
+from core.jobs.plan.pretrain import plan_pretrain
+
+__all__ = [
+    "SMALLER",
+    "DataFacts",
+    "Device",
+    "Parent",
+    "Plan",
+    "facts_of",
+    "parent_of",
+    "plan_distill",
+    "plan_finetune",
+    "plan_pretrain",
+    "planning_device",
+    "stem_for",
+]

@@ -1,0 +1,31 @@
+"""Images for the tests of augmentations, and one view of each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as reference
+
+from core.learning.augmentations import AugmentationConfig, augment
+
+
+def smooth_images(count: int, size: int, channels: int) -> Tensor:
+    """So that interpolation rules matter little, and far from 0 and 1."""
+    rough = torch.rand(count, channels, 5, 5, generator=torch.Generator().manual_seed(size))
+    smooth: Tensor = reference.resize(rough, [size, size], antialias=True) * 100 + 70
+    return smooth.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def rough_images(count: int, size: int, channels: int) -> Tensor:
+    """Every pixel unlike its neighbours."""
+    shape, generator = (count, size, size, channels), torch.Generator().manual_seed(size)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def one_view(images_BHWC: Tensor, config: AugmentationConfig, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return augment(images_BHWC, config=config, views=1, generator=generator)[0]
+
+
+def as_floats(images_BHWC: Tensor) -> Tensor:
+    return images_BHWC.permute(0, 3, 1, 2) / 255

@@ -1,0 +1,205 @@
+"""The distillation stage: what it reads of plan and labels, and what it reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import torch
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.auth import Caller
+from core.config import Settings
+from core.datasets.snapshot import SnapshotItem
+from core.db.models import Model
+from core.db.session import make_engine, session_factory
+from core.errors import SpecInvalid
+from core.jobs import leases
+from core.jobs.plan import DataFacts, Parent, plan_distill
+from core.jobs.submission import submit
+from core.learning.augmentations import PRESETS
+from core.learning.classifier import Classifier
+from core.stages.context import StageContext, load_facts
+from core.stages.distill import config_of, run_distill, train_targets
+from core.storage.store import BlobStore, open_store
+from tests.integration.job_engine import IMAGES, upload_digits
+from tests.jobs_database import fresh_database
+from tests.tiny_models import SIDE, publish_tiny_model
+
+DIGITS = tuple(f"digit {number}" for number in range(10))
+DATA = DataFacts(
+    images=400, labels_per_class={"bolt": 5, "nut": 5}, greyscale=False, median_short_side=32
+)
+TEACHER = Parent("classifier", "resnet18", 32, 3, "small", classes=("bolt", "nut"))
+
+
+@dataclass
+class Project:
+    """A data set of digits, and models that jobs have left behind."""
+
+    sessions: sessionmaker[Session]
+    store: BlobStore
+    settings: Settings
+    caller: Caller
+    dataset_id: UUID
+
+    def job(self, stage: str, **options: Any) -> UUID:
+        spec = {"stage": stage, "dataset_id": str(self.dataset_id), **options}
+        with self.sessions.begin() as session:
+            [job] = submit(session, self.caller, spec, store=self.store, settings=self.settings)
+            return job.id
+
+    def model(self, *, classes: tuple[str, ...] = (), channels: int = 1, seed: int = 0) -> UUID:
+        """An untrained model, as if a job had made it."""
+        job_id, model_id = self.job("pretrain", encoder="resnet10_tiny", batch_size=32), uuid4()
+        manifest, digest = publish_tiny_model(
+            self.store, classes=classes, channels=channels, seed=seed
+        )
+        with self.sessions.begin() as session:
+            session.add(
+                Model(
+                    id=model_id,
+                    project_id=self.caller.project_id,
+                    job_id=job_id,
+                    kind=manifest["kind"],
+                    manifest=manifest,
+                    manifest_sha256=digest,
+                )
+            )
+        return model_id
+
+    def context(self, job_id: UUID) -> StageContext:
+        with self.sessions.begin() as session:
+            held = leases.claim(session, job_id, worker="w", lease_seconds=600)
+            assert held is not None
+            facts = load_facts(session, job_id)
+        return StageContext(
+            facts,
+            held,
+            sessions=self.sessions,
+            store=self.store,
+            settings=self.settings,
+            should_stop=lambda: False,
+        )
+
+
+@pytest.fixture(scope="module")
+def project(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    with fresh_database(postgres_url) as url:
+        folder: Path = tmp_path_factory.mktemp("project")
+        settings = Settings(data_dir=folder, device="cpu", _env_file=None)
+        store = open_store(settings.store_url)
+        store.prepare()
+        engine = make_engine(url)
+        try:
+            sessions = session_factory(engine)
+            caller, dataset_id = upload_digits(sessions, store)
+            yield Project(sessions, store, settings, caller, dataset_id)
+        finally:
+            engine.dispose()
+
+
+def test_a_plan_becomes_a_configuration() -> None:
+    options = {"alpha": 0.5, "temperature": 2.0, "augmentation_strength": 0.5, "seed": 7}
+    plan = plan_distill(options, DATA, "cpu", parent=TEACHER)
+    config = config_of(plan)
+    assert (config.alpha, config.temperature, config.seed) == (0.5, 2.0, 7)
+    assert config.augmentation == PRESETS[plan["augmentation"]].scaled(0.5)
+    assert (config.epochs, config.budget_minutes) == (plan["epochs"], None)
+    for name in ("learning_rate", "lr_scaling", "weight_decay", "clip_grad_norm", "optimizer"):
+        assert getattr(config, name) == plan[name]
+
+
+def test_a_budget_stands_in_place_of_epochs() -> None:
+    plan = plan_distill({"budget_minutes": 2.0}, DATA, "cpu", parent=TEACHER)
+    config = config_of(plan)
+    assert (config.epochs, config.budget_minutes) == (None, 2.0)
+
+
+def test_plans_of_the_first_version_are_understood() -> None:
+    plan = {
+        "epochs": 3,
+        "batch_size": 64,
+        "temperature": 1.0,
+        "optimizer": "adamw",
+        "learning_rate": 3e-3,
+        "weight_decay": 1e-4,
+        "warmup_epochs": 1.0,
+        "augmentation": "document",
+        "seed": 0,
+    }
+    config = config_of(plan)
+    assert (config.alpha, config.lr_scaling) == (1.0, "none")
+    assert config.augmentation == PRESETS["document"]
+
+
+def test_only_labels_of_the_train_split_are_learnt() -> None:
+    items = [
+        SnapshotItem("a", "nut", "train"),
+        SnapshotItem("b", "nut", "validation"),
+        SnapshotItem("c", None, "train"),
+        SnapshotItem("d", "washer", "train"),
+        SnapshotItem("e", "bolt", "train"),
+        SnapshotItem("f", "bolt", "test"),
+    ]
+    assert train_targets(items, ["bolt", "nut"]).tolist() == [1, -1, -1, -1, 0, -1]
+
+
+def test_a_student_from_an_encoder_is_measured_beside_its_teacher(project: Project) -> None:
+    teacher_id = project.model(classes=DIGITS)
+    student_id = project.model(seed=1)
+    job_id = project.job(
+        "distill",
+        model_id=str(teacher_id),
+        student_model_id=str(student_id),
+        alpha=0.5,
+        epochs=2,
+        batch_size=32,
+        learning_rate=1e-12,  # so that what it starts from can be seen at the end
+        weight_decay=0.0,
+    )
+    context = project.context(job_id)
+    outcome = run_distill(context)
+    given = context.load_model(student_id).module
+    assert isinstance(outcome.module, Classifier)
+    for (name, found), start in zip(
+        outcome.module.encoder.named_parameters(), given.parameters(), strict=True
+    ):
+        torch.testing.assert_close(found, start, msg=name)
+    assert outcome.architecture.encoder == "resnet10_tiny"
+    assert outcome.architecture.image_size == SIDE
+    assert outcome.config["alpha"] == 0.5
+
+    metrics = json.loads(json.dumps(outcome.metrics))
+    splits = {item.split for item in context.items() if item.label} - {"train"}
+    for who in ("teacher", "student"):
+        assert {"parameters", "multiply_adds", "images_per_second"} | splits == set(metrics[who])
+    assert metrics["teacher"]["parameters"] == metrics["student"]["parameters"]
+    for split in splits:
+        for name in ("accuracy", "interval_95", "correct", "total"):
+            assert metrics["student"][split][name] == metrics[split][name]
+    unseen = [item for item in context.items() if item.split == "test"]
+    assert metrics["agreement"]["total"] == len(unseen)
+    assert metrics["agreement"]["method"] == "test split, labelled or not"
+    assert metrics["images"] == IMAGES - len(unseen)
+
+
+def test_a_student_of_other_images_is_refused(project: Project) -> None:
+    teacher_id, fitting_id = project.model(classes=DIGITS), project.model()
+    job_id = project.job(
+        "distill",
+        model_id=str(teacher_id),
+        student_model_id=str(fitting_id),
+        epochs=1,
+        batch_size=32,
+    )
+    context = project.context(job_id)
+    # As if the plan had let it pass.
+    context.job.plan["student_model_id"] = str(project.model(channels=3))
+    with pytest.raises(SpecInvalid, match="found a model for images of 16 px with 3 channels"):
+        run_distill(context)

@@ -1,0 +1,243 @@
+"""The pre-training stage: from a plan to a model that the next stage can start from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import numpy as np
+import pytest
+import torch
+from sqlalchemy import select
+
+from core.config import Settings
+from core.db.models import Job, Model
+from core.db.session import make_engine, session_factory
+from core.errors import ModelNotFound, WrongModelKind
+from core.jobs import leases
+from core.jobs.submission import submit
+from core.learning.encoders import IMAGENET_STATISTICS, Encoder
+from core.stages.context import StageContext, load_facts
+from core.stages.outcome import publish
+from core.stages.pretrain import run_pretrain
+from core.storage.store import open_store
+from tests.integration.job_engine import IMAGES, upload_digits
+from tests.jobs_database import fresh_database
+from tests.tiny_models import publish_tiny_model
+
+TINY: dict[str, Any] = {
+    "encoder": "resnet10_tiny",
+    "image_size": 8,
+    "batch_size": 32,
+    "epochs": 2,
+    "projection_dim": 12,
+}
+PLANNED_AT_FIRST = (
+    "stage",
+    "device",
+    "images",
+    "encoder",
+    "image_size",
+    "channels",
+    "views",
+    "batch_size",
+    "epochs",
+    "steps",
+    "temperature",
+    "optimizer",
+    "learning_rate",
+    "weight_decay",
+    "warmup_epochs",
+    "augmentation",
+    "seed",
+)
+
+
+class Desk:
+    """Takes jobs on a data set of digits and gives them to whoever runs them."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.settings = Settings(data_dir=folder, device="cpu", _env_file=None)
+        self.store = open_store(self.settings.store_url)
+        self.store.prepare()
+        self.engine = make_engine(url)
+        self.sessions = session_factory(self.engine)
+        self.caller, self.dataset_id = upload_digits(self.sessions, self.store)
+
+    def take(self, **options: Any) -> StageContext:
+        spec = {"stage": "pretrain", "dataset_id": str(self.dataset_id), **TINY, **options}
+        with self.sessions.begin() as session:
+            [job] = submit(session, self.caller, spec, store=self.store, settings=self.settings)
+            job_id = job.id
+        with self.sessions.begin() as session:
+            held = leases.claim(session, job_id, worker="w", lease_seconds=600)
+            assert held is not None
+            facts = load_facts(session, job_id)
+        return StageContext(
+            facts,
+            held,
+            sessions=self.sessions,
+            store=self.store,
+            settings=self.settings,
+            should_stop=lambda: False,
+        )
+
+    def manifest(self, model_id: UUID) -> dict[str, Any]:
+        with self.sessions.begin() as session:
+            return session.scalars(select(Model.manifest).where(Model.id == model_id)).one()
+
+    def add_classifier(self, job_id: UUID) -> UUID:
+        """An untrained one, as if this job had made it."""
+        manifest, digest = publish_tiny_model(self.store, classes=("a", "b"))
+        model_id = uuid4()
+        with self.sessions.begin() as session:
+            session.add(
+                Model(
+                    id=model_id,
+                    project_id=self.caller.project_id,
+                    job_id=job_id,
+                    kind=manifest["kind"],
+                    manifest=manifest,
+                    manifest_sha256=digest,
+                )
+            )
+        return model_id
+
+
+@pytest.fixture(scope="module")
+def desk(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with fresh_database(postgres_url) as url:
+        desk = Desk(url, tmp_path_factory.mktemp("desk"))
+        try:
+            yield desk
+        finally:
+            desk.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def first(desk: Desk) -> UUID:
+    """A model from random weights."""
+    context = desk.take(augmentation_strength=0.5)
+    return publish(context, run_pretrain(context))
+
+
+def test_a_model_is_stored_with_its_projection_head(desk: Desk, first: UUID) -> None:
+    manifest = desk.manifest(first)
+    assert manifest["kind"] == "encoder"
+    assert manifest["architecture"]["stem"] == "small"
+    assert manifest["parent"] is None
+    assert set(manifest["files"]) == {"weights.safetensors", "projection.safetensors"}
+    assert manifest["projection"] == {
+        "feature_dim": 128,
+        "hidden_dim": 128,
+        "projection_dim": 12,
+        "layers": 2,
+    }
+    report = manifest["metrics"]["pretraining"]
+    assert report["steps"] == 2 * (manifest["metrics"]["images"] // 32)
+    assert report["seconds"] > 0
+    assert not report["stopped_early"]
+    assert 0 <= report["final"]["knn_accuracy"] <= 1
+    assert 0 < report["knn_chance"] < 0.5
+
+
+def test_the_next_stage_gets_both(desk: Desk, first: UUID) -> None:
+    loaded = desk.take().load_model(first)
+    assert isinstance(loaded.module, Encoder)
+    assert loaded.projection is not None
+    assert not loaded.projection.training
+    with torch.no_grad():
+        features_BD = loaded.module(torch.zeros(3, 1, 8, 8))
+        assert loaded.projection(features_BD).shape == (3, 12)
+
+
+def test_a_model_that_is_not_there(desk: Desk) -> None:
+    with pytest.raises(ModelNotFound, match="model_id"):
+        desk.take().load_model(uuid4())
+
+
+def test_a_run_goes_on_from_a_model(desk: Desk, first: UUID) -> None:
+    without = dict.fromkeys(("encoder", "image_size"))
+    context = desk.take(
+        **without, model_id=str(first), optimizer="sgd", learning_rate=1e-9, weight_decay=0
+    )
+    outcome = run_pretrain(context)
+    parent = context.parent()
+    assert parent is not None
+    assert outcome.parent is not None
+    assert outcome.parent.model_id == first
+    assert outcome.preprocessing == parent.preprocessing
+    assert isinstance(outcome.module, Encoder)
+    for before, after in zip(parent.module.parameters(), outcome.module.parameters(), strict=True):
+        torch.testing.assert_close(before, after)
+    assert desk.manifest(publish(context, outcome))["parent"]["model_id"] == str(first)
+
+
+def test_a_classifier_is_no_start(desk: Desk) -> None:
+    context = desk.take(epochs=1)
+    model_id = desk.add_classifier(context.job.id)
+    context.job = dataclasses.replace(context.job, model_id=model_id)
+    with pytest.raises(WrongModelKind, match="goes on from an encoder, not a classifier"):
+        run_pretrain(context)
+
+
+def test_labels_of_validation_and_test_images_are_not_looked_at(desk: Desk) -> None:
+    context = desk.take(use_labels=True, epochs=1)
+    items = context.items()
+    labelled = [item for item in items if item.label is not None]
+    held_out = [item for item in labelled if item.split != "train"]
+    assert held_out, "the data set has such labels"
+    outcome = run_pretrain(context)
+    report = outcome.metrics["pretraining"]
+    assert report["knn_images"] == len(labelled) - len(held_out)
+    assert outcome.metrics["images"] == sum(item.split != "test" for item in items) < IMAGES
+    assert outcome.config["use_labels"]
+
+
+def test_a_plan_of_an_older_version_still_runs(desk: Desk) -> None:
+    context = desk.take(epochs=1)
+    plan = {name: context.job.plan[name] for name in PLANNED_AT_FIRST}
+    context.job = dataclasses.replace(context.job, plan=plan)
+    outcome = run_pretrain(context)
+    assert outcome.config["loss"] == "nt_xent"
+    assert outcome.architecture.stem == "small"
+
+
+def test_imagenet_weights_come_with_their_statistics(desk: Desk) -> None:
+    context = desk.take(epochs=1)
+    items = context.items()
+    measured, images = context.new_preprocessing(items)
+    assert measured.mean[0] == pytest.approx(images.mean() / 255, abs=1e-6)
+    plan = {**context.job.plan, "init": "imagenet"}
+    context.job = dataclasses.replace(context.job, plan=plan)
+    grey, _ = context.new_preprocessing(items)
+    assert grey.mean == pytest.approx([np.mean(IMAGENET_STATISTICS[0])])
+    context.job = dataclasses.replace(context.job, plan={**plan, "channels": 3})
+    colour, _ = context.new_preprocessing(items)
+    assert (colour.mean, colour.std) == IMAGENET_STATISTICS
+
+
+@pytest.mark.parametrize(
+    ("wanted", "batch", "found"), [("auto", 32, 1), (1, 32, 1), (2, 32, 2), (3, 32, 2), (8, 21, 7)]
+)
+def test_processes_share_a_batch_evenly(
+    desk: Desk, wanted: int | str, batch: int, found: int
+) -> None:
+    context = desk.take(epochs=1)
+    context.settings = Settings(training_processes=wanted, _env_file=None)
+    assert context.processes(batch) == found
+
+
+def test_two_processes_train_a_model(desk: Desk) -> None:
+    context = desk.take(epochs=1)
+    context.settings = context.settings.model_copy(update={"training_processes": 2})
+    outcome = run_pretrain(context)
+    with desk.sessions.begin() as session:
+        job = session.scalars(select(Job).where(Job.id == context.job.id)).one()
+        progress = job.progress or {}
+    steps = outcome.metrics["pretraining"]["steps"]
+    assert (progress["step"], progress["steps"]) == (steps, steps)
+    assert context.load_model(publish(context, outcome)).projection is not None
