@@ -60,7 +60,7 @@ def fit_temperature(logits_NK: Tensor, targets_N: Tensor) -> float:
     """What to divide logits by for the best likelihood of the targets.
 
     The loss is convex in the inverse of the temperature, so its slope is zero at one place. As
-    the targets of Platt scaling (Platt 1999, section 2.2) a target has probability
+    the targets of Platt scaling (Platt 1999) a target has probability
     (N + 1) / (N + 2): a few labels that are all right do not make the model certain.
     """
     logits_NK = logits_NK.double()

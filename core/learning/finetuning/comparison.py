@@ -148,8 +148,8 @@ class Comparison:
         fold_N = self._folds()
         if self.validation is None and not (fold_N >= 0).any():
             # One label a class, nothing to compare on. On digits the projection head's first
-            # layer was the better one then, as for ImageNet with few labels (arXiv 2006.10029,
-            # figure 5), and a linear head better than class means.
+            # layer was the better one then, as for ImageNet with few labels (arXiv 2006.10029),
+            # and a linear head better than class means.
             return Decision(method=methods[0], layer=self.layers[-1])
         trials = [
             self._head_trial(method, layer, fold_N) for method in methods for layer in self.layers

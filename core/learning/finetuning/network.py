@@ -25,7 +25,7 @@ def train_network(setup: Setup, data: Labelled, *, method: str, layer: str, run:
     """A classifier whose encoder learnt from the labels, too.
 
     With "full" a pre-trained encoder gets the head that fits its features before both are trained:
-    a head that knows nothing would first distort them (arXiv 2202.10054, section 3).
+    a head that knows nothing would first distort them (arXiv 2202.10054).
 
     Args:
         setup: Where to begin.

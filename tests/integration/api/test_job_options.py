@@ -104,14 +104,15 @@ def test_students_of_other_projects_are_not_there(
 
 
 def test_a_model_that_a_student_will_start_from_is_kept(
-    client: TestClient, labelled: str, classifier: UUID, encoder: UUID
+    client: TestClient, labelled: str, classifier: UUID, add_model: Callable[..., UUID]
 ) -> None:
+    student = add_model(seed=10)
     body = {"stage": "distill", "dataset_id": labelled, "model_id": str(classifier)}
-    asked = {**body, "batch_size": 8, "student_model_id": str(encoder)}
+    asked = {**body, "batch_size": 8, "student_model_id": str(student)}
     job_id = client.post("/jobs", json=asked).json()["id"]
-    assert_problem(client.delete(f"/models/{encoder}"), 409, "1 unfinished job")
+    assert_problem(client.delete(f"/models/{student}"), 409, "1 unfinished job")
     client.post(f"/jobs/{job_id}/cancel").raise_for_status()
-    assert client.delete(f"/models/{encoder}").status_code == 204
+    assert client.delete(f"/models/{student}").status_code == 204
 
 
 def test_a_student_that_sees_other_images(

@@ -48,3 +48,11 @@ def rows_of_each(targets: Tensor, count: int, *, start: int = 0) -> Tensor:
     """The first rows of each class."""
     rows = [(targets == digit).nonzero().flatten()[start : start + count] for digit in range(10)]
     return torch.cat(rows)
+
+
+def of_each(
+    digits: tuple[Canvases, Targets], count: int, *, start: int = 0
+) -> tuple[Canvases, Targets]:
+    """So many labelled canvases of each class."""
+    rows = rows_of_each(torch.from_numpy(digits[1]), count, start=start).numpy()
+    return digits[0][rows], digits[1][rows]

@@ -50,7 +50,7 @@ def penalised_loss(head: LinearHead, x: Tensor, y: Tensor, l2: float) -> float:
     return float(functional.cross_entropy(head.logits(x), y) + penalty)
 
 
-@pytest.mark.parametrize("per_class", [3, 100])  # fewer and more rows than the 128 features
+@pytest.mark.parametrize("per_class", [3, 20])  # fewer and more rows than the 128 features
 @pytest.mark.parametrize("l2", [0.01, 1.0])
 @pytest.mark.parametrize("balanced", [False, True])
 def test_a_head_equals_scikit_learn(
@@ -75,7 +75,7 @@ def test_the_gradient_is_zero_at_the_optimum(digits: Data) -> None:
     head = fit_logistic(x, y, class_count=10, l2=0.03)
     weight, bias = head.weight_KD.double().requires_grad_(), head.bias_K.double().requires_grad_()
     loss = functional.cross_entropy(x @ weight.T + bias, y) + 0.015 * weight.square().sum()
-    loss.backward()
+    torch.autograd.backward(loss)
     assert weight.grad is not None
     assert bias.grad is not None
     assert float(weight.grad.abs().max()) < 1e-5
@@ -162,7 +162,7 @@ def test_the_only_label_of_a_class_is_never_held_out() -> None:
 
 
 def test_minibatches_come_near_the_optimum(digits: Data) -> None:
-    x, y = digits
+    x, y = digits[0][:600], digits[1][:600]
     exact = fit_logistic(x, y, class_count=10, l2=0.03)
     found = fit_logistic_by_sgd(x, y, class_count=10, l2=0.03, seed=0)
     assert penalised_loss(found, x, y, 0.03) < 1.02 * penalised_loss(exact, x, y, 0.03)

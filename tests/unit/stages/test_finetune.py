@@ -1,0 +1,154 @@
+"""The finetuning stage: from a plan to a classifier with metrics that can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import torch
+from sqlalchemy import select
+
+from core.config import Settings
+from core.db.models import Dataset, Model
+from core.db.session import make_engine, session_factory
+from core.jobs import leases
+from core.jobs.submission import submit
+from core.learning.classifier import Classifier
+from core.stages.context import StageContext, load_facts
+from core.stages.finetune import run_finetune
+from core.stages.outcome import publish
+from core.stages.pretrain import run_pretrain
+from core.storage.store import open_store
+from tests.integration.job_engine import upload_digits
+from tests.jobs_database import fresh_database
+
+TINY: dict[str, Any] = {"encoder": "resnet10_tiny", "image_size": 8}
+SHORT: dict[str, Any] = {"epochs": 1, "batch_size": 16}
+
+
+class Desk:
+    """Takes jobs on a data set of digits and runs them."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.settings = Settings(data_dir=folder, device="cpu", _env_file=None)
+        self.store = open_store(self.settings.store_url)
+        self.store.prepare()
+        self.engine = make_engine(url)
+        self.sessions = session_factory(self.engine)
+        self.caller, self.dataset_id = upload_digits(self.sessions, self.store)
+
+    def take(self, *, split: float = 0.0, **options: Any) -> StageContext:
+        """A job on the digits with these shares in the validation and test splits."""
+        spec = {"dataset_id": str(self.dataset_id), **options}
+        with self.sessions.begin() as session:
+            dataset = session.get_one(Dataset, self.dataset_id)
+            dataset.validation_fraction = dataset.test_fraction = split
+            session.flush()
+            [job] = submit(session, self.caller, spec, store=self.store, settings=self.settings)
+            job_id = job.id
+        with self.sessions.begin() as session:
+            held = leases.claim(session, job_id, worker="w", lease_seconds=600)
+            assert held is not None
+            facts = load_facts(session, job_id)
+        return StageContext(
+            facts,
+            held,
+            sessions=self.sessions,
+            store=self.store,
+            settings=self.settings,
+            should_stop=lambda: False,
+        )
+
+    def finetune(self, **options: Any) -> tuple[UUID, dict[str, Any]]:
+        """The model's id and its manifest, read back from the database."""
+        context = self.take(stage="finetune", **options)
+        model_id = publish(context, run_finetune(context))
+        with self.sessions.begin() as session:
+            manifest = session.scalars(select(Model.manifest).where(Model.id == model_id)).one()
+        return model_id, manifest
+
+
+@pytest.fixture(scope="module")
+def desk(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with fresh_database(postgres_url) as url:
+        desk = Desk(url, tmp_path_factory.mktemp("desk"))
+        try:
+            yield desk
+        finally:
+            desk.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def encoder_id(desk: Desk) -> UUID:
+    context = desk.take(stage="pretrain", **TINY, epochs=2, batch_size=32, projection_dim=12)
+    return publish(context, run_pretrain(context))
+
+
+def test_held_out_labels_give_every_figure(desk: Desk, encoder_id: UUID) -> None:
+    _, manifest = desk.finetune(model_id=str(encoder_id), method="linear", layer="encoder")
+    metrics, classes = manifest["metrics"], manifest["classes"]
+    assert (metrics["method"], metrics["layer"]) == ("linear", "encoder")
+    assert metrics["validation"] is None
+    assert metrics["test"] is None
+    assert metrics["baseline"] is None
+    found = metrics["cross_validation"]
+    assert found["total"] == metrics["labels"]
+    assert "cross-validation" in found["method"]
+    low, high = found["interval_95"]
+    assert low < found["accuracy"] < high
+    support = {c: metrics["per_class"]["cross_validation"][c]["support"] for c in classes}
+    assert sum(support.values()) == found["total"]
+    counts = metrics["confusion"]["cross_validation"]
+    assert sum(counts[c].get(c, 0) for c in classes if c in counts) == found["correct"]
+    assert metrics["calibration"]["temperature"] > 0
+    assert [c["method"] for c in metrics["candidates"]] == ["linear"]
+
+
+def test_splits_take_the_place_of_held_out_labels(desk: Desk, encoder_id: UUID) -> None:
+    _, manifest = desk.finetune(model_id=str(encoder_id), split=0.15, baseline=True, **SHORT)
+    metrics = manifest["metrics"]
+    assert metrics["cross_validation"] is None
+    assert set(metrics["per_class"]) == {"validation", "test"}
+    assert {c["total"] for c in metrics["candidates"]} == {metrics["validation"]["total"]}
+    error = metrics["calibration"]["error_after"]
+    assert metrics["validation"]["calibration_error"] == error
+    assert metrics["baseline"]["method"] == "test split, from random weights"
+    assert metrics["baseline"]["total"] == metrics["test"]["total"]
+    assert metrics["baseline"]["finetuned"] == metrics["test"]
+
+
+def test_a_layer_of_the_projection_head_is_served_with_the_classifier(
+    desk: Desk, encoder_id: UUID
+) -> None:
+    model_id, manifest = desk.finetune(
+        model_id=str(encoder_id), method="prototype", layer="projection"
+    )
+    assert manifest["architecture"]["hidden_dim"] == 128
+    loaded = desk.take(stage="finetune", model_id=str(encoder_id)).load_model(model_id)
+    assert isinstance(loaded.module, Classifier)
+    assert loaded.module.hidden is not None
+    assert loaded.module.forward_features(torch.zeros(1, 1, 8, 8)).shape == (1, 128)
+
+
+def test_the_baseline_answers_the_same_labels(desk: Desk, encoder_id: UUID) -> None:
+    _, manifest = desk.finetune(
+        model_id=str(encoder_id), method="linear", layer="encoder", baseline=True, **SHORT
+    )
+    baseline = manifest["metrics"]["baseline"]
+    assert baseline["method"] == "2 held-out fifths of the labels, from random weights"
+    assert baseline["finetuned"]["method"] == "2 held-out fifths of the labels"
+    assert baseline["total"] == baseline["finetuned"]["total"] > 0
+    assert baseline["total"] < manifest["metrics"]["labels"]
+
+
+def test_from_scratch(desk: Desk) -> None:
+    _, manifest = desk.finetune(method="full", **TINY, **SHORT, calibrate=False)
+    metrics = manifest["metrics"]
+    assert manifest["parent"] is None
+    assert metrics["method"] == "full"
+    assert metrics["cross_validation"] is None
+    assert metrics["calibration"] is None
+    assert any("accuracy was not measured" in text for text in metrics["warnings"])
