@@ -1,6 +1,6 @@
 """Ways to cut random crops out of a batch and resize them, and whole augmentation, on the CPU.
 
-    python benchmarks/crop_ways.py [--rounds 5] [--threads 2]
+    python -m benchmarks.crop_ways [--rounds 5] [--threads 2]
 
 Every way gets the same uint8 canvases (as large as the views) and the same crops, and leaves
 float32 planes behind. The ways take turns, and the best of the rounds counts, because other
@@ -259,7 +259,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "load": os.getloadavg(),
-        "command": " ".join(["python", "benchmarks/crop_ways.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", "benchmarks.crop_ways", *sys.argv[1:]]),
     }
     print(machine)
     results: dict[str, dict[str, dict[str, float]]] = {}

@@ -11,7 +11,7 @@ imports and inputs. Before both steps of 2 comes a plain step, so that gradients
 optimiser's state are there, and no pass is the first. Each ratio is the larger one, so the less
 favourable one, of those of `peak` and of `growth`. Linux only.
 
-Run with: python benchmarks/loss_memory.py [--quick]
+Run with: python -m benchmarks.loss_memory [--quick]
 """
 
 from __future__ import annotations

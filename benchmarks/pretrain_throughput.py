@@ -117,6 +117,7 @@ class Contest:
         self.case = case
         self.folder = folder
         self.store = FolderStore(folder / "blobs")
+        self.store.prepare()
         self.turns = 0
         side = case.files or case.size
         shape = (side * 4 // 3, side) if case.files == 256 else (side, side)

@@ -21,7 +21,13 @@ CLASSES = ("bolt", "nut", "screw")
 
 
 def publish_tiny_model(
-    store: BlobStore, *, classes: tuple[str, ...] = (), seed: int = 0, channels: int = 3
+    store: BlobStore,
+    *,
+    classes: tuple[str, ...] = (),
+    seed: int = 0,
+    channels: int = 3,
+    hidden_dim: int | None = None,
+    metrics: dict[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """The manifest and its hash of a classifier of these classes, or of an encoder."""
     torch.manual_seed(seed)
@@ -30,6 +36,7 @@ def publish_tiny_model(
         image_size=SIDE,
         channels=channels,
         class_count=len(classes) or None,
+        hidden_dim=hidden_dim,
     )
     preprocessing = Preprocessing(
         image_size=SIDE,
@@ -47,6 +54,7 @@ def publish_tiny_model(
         "preprocessing": asdict(preprocessing),
         "classes": list(classes),
         "seed": seed,
+        "metrics": metrics or {},
     }
     return publish_manifest(store, facts, files)
 

@@ -204,7 +204,7 @@ def _death(code: int) -> str:
     if name == "SIGKILL":
         return (
             "the process was killed (SIGKILL), most often because the machine ran out of memory: "
-            "try a smaller batch_size, image_size or encoder"
+            "try a smaller micro_batch_size (pretrain), batch_size, image_size or encoder"
         )
     if name == "SIGBUS":
         return (

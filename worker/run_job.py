@@ -32,7 +32,7 @@ from core.telemetry import bound, configure_logging, logger
 from worker.child import EXIT_STOPPED
 
 log = logger(__name__)
-OUT_OF_MEMORY = "try a smaller batch_size, image_size or encoder"
+OUT_OF_MEMORY = "try a smaller micro_batch_size (pretrain), batch_size, image_size or encoder"
 WATCH_SECONDS = 0.5
 NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 

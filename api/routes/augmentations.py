@@ -21,7 +21,7 @@ from core.errors import DatasetNotFound, NotEnoughImages, Overloaded, SpecInvali
 from core.images.decoding import decode
 from core.images.ingest import image_key
 from core.jobs.plan import planning_device
-from core.jobs.previews import PreviewLimits, plan_preview
+from core.jobs.previews import LARGEST_IMAGES, PreviewLimits, plan_preview
 from core.storage.store import BlobStore
 
 router = APIRouter(tags=["datasets"])
@@ -67,7 +67,9 @@ def draw_augmentations(
         "augmentation": asked.augmentation,
         "augmentation_strength": asked.strength,
     }
-    limits = PreviewLimits(images=asked.n, views=asked.views)
+    limits = PreviewLimits(
+        images=asked.n, views=asked.views, pixels=LARGEST_IMAGES * settings.max_image_pixels
+    )
     # A transaction of its own: no connection is held while the picture is drawn.
     with request.app.state.sessions.begin() as session:
         plan = plan_preview(

@@ -181,7 +181,9 @@ class JobOut(BaseModel):
         description="`phase`; `step` of `steps`, `epoch` of `epochs` (with `budget_minutes`, "
         "`steps` and `epochs` are estimates that change, or null at first); `loss`, "
         "`learning_rate`, `images_per_second`, `seconds_left`; `data_wait`, the share of the time "
-        "that training waits for images; `message`, in words, when something needs attention."
+        "that training waits for images; `message`, in words, when something needs attention. Of a "
+        "pretrain job also `chance_loss` and, from the last look at the encoder, `knn_accuracy` "
+        "with `knn_chance` where there are labels, `rankme`, `alignment`, `uniformity`."
     )
     error: JobErrorOut | None
     created_at: datetime

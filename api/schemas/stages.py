@@ -148,8 +148,8 @@ class PretrainOptions(StageOptions, ScaledRate, NewEncoder):
 
     model_id: UUID | None = Field(
         default=None,
-        description="An encoder to go on from, with its network and image size; without it, "
-        "training begins with the weights that `init` names.",
+        description="An encoder, or a classifier whose encoder is taken, to go on from with its "
+        "network and image size; without it, training begins with the weights that `init` names.",
     )
     views: Literal[2, 4, 8, 16] = Field(
         default=2,
@@ -242,6 +242,11 @@ class FinetuneOptions(StageOptions):
         default="auto",
         description="For `supcon` only: how much the hardest comparisons count.",
     )
+    views: Literal[2, 4, 8, 16] = Field(
+        default=2,
+        description="For `supcon` only: how many differently changed copies of each image a step "
+        "compares.",
+    )
     label_smoothing: Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)] = Field(
         default=0.0,
         description="How much doubt in the labels is assumed: 0.1 aims at 90 % for the given "
@@ -271,4 +276,9 @@ class DistillOptions(StageOptions, ScaledRate):
         default="auto",
         description="How soft the teacher's answers are made before they are learnt: above 1 its "
         "second choices count more.",
+    )
+    mixup: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="Whether the teacher is also asked about blends of two images: more to learn "
+        "from where images are few, and a longer way to the end.",
     )

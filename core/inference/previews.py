@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 
 import numpy as np
 import torch
@@ -20,8 +20,10 @@ Pixels = NDArray[np.uint8]
 LEAST_CELL = 64  # pixels on the screen: smaller images are enlarged
 GAP = 4
 PAPER = 255
-WAIT_SECONDS = 5.0
-# One at a time: a picture takes all cores for a moment, and predictions need them too.
+# Calls that decode at the same time: each one keeps a thread of the server and a core for seconds.
+AT_ONCE = 2
+_PLACES = BoundedSemaphore(AT_ONCE)
+# One at a time: drawing takes all cores for a moment, and predictions need them too.
 _DRAWING = Lock()
 
 
@@ -60,22 +62,28 @@ def draw_views(
         PNG, grey or RGB.
 
     Raises:
-        Overloaded: Other pictures are being made.
+        Overloaded: As many other pictures are being made as may be at once.
     """
-    if not _DRAWING.acquire(timeout=WAIT_SECONDS):
+    # Without waiting: who waits keeps a thread of the server as well.
+    if not _PLACES.acquire(blocking=False):
         raise Overloaded("other pictures of augmentations are being made; try again in a moment")
     try:
         canvases_BHWC = np.stack([_canvas(load(), asked) for load in loads])
-        views_VBCHW = augment(
-            torch.from_numpy(canvases_BHWC),
-            config=PRESETS[asked.augmentation].scaled(asked.strength),
-            views=asked.views,
-            generator=torch.Generator().manual_seed(asked.seed),
-        )
-        bytes_VBHWC = (views_VBCHW * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
-        return _png(_sheet(np.concatenate([canvases_BHWC[None], bytes_VBHWC])))
+        with _DRAWING:
+            return _draw(canvases_BHWC, asked)
     finally:
-        _DRAWING.release()
+        _PLACES.release()
+
+
+def _draw(canvases_BHWC: Pixels, asked: Asked) -> bytes:
+    views_VBCHW = augment(
+        torch.from_numpy(canvases_BHWC),
+        config=PRESETS[asked.augmentation].scaled(asked.strength),
+        views=asked.views,
+        generator=torch.Generator().manual_seed(asked.seed),
+    )
+    bytes_VBHWC = (views_VBCHW * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
+    return _png(_sheet(np.concatenate([canvases_BHWC[None], bytes_VBHWC])))
 
 
 def _canvas(pixels_HWC: Pixels, asked: Asked) -> Pixels:

@@ -100,7 +100,7 @@ def _plan_stage(
     spec: Mapping[str, Any], basis: _Basis, parent: Parent | None, student: Parent | None
 ) -> Plan:
     stage, data, device = spec["stage"], basis.data, basis.device
-    _require(parent, "classifier" if stage == "distill" else "encoder", stage)
+    _require(parent, stage)
     _require_time(spec, basis)
     if stage == "pretrain":
         return plan_pretrain(spec, data, device, parent=parent)
@@ -118,14 +118,13 @@ def _require_time(spec: Mapping[str, Any], basis: _Basis) -> None:
         )
 
 
-def _require(parent: Parent | None, kind: str, stage: str) -> None:
+def _require(parent: Parent | None, stage: str) -> None:
     if parent is None and stage == "distill":
         raise SpecInvalid("model_id: a distill job needs a classifier; set model_id or needs")
-    if parent is not None and parent.kind != kind:
-        article = "an" if parent.kind == "encoder" else "a"
+    # The other stages take the encoder of either kind.
+    if parent is not None and stage == "distill" and parent.kind != "classifier":
         raise WrongModelKind(
-            f"model_id or needs: found {article} {parent.kind}, this stage starts from "
-            f"{'an' if kind == 'encoder' else 'a'} {kind}"
+            "model_id or needs: found an encoder, this stage starts from a classifier"
         )
 
 

@@ -20,6 +20,7 @@ from core.learning.preprocessing import Preprocessing
 from core.learning.trainer import Diverged
 
 USABLE_IMAGES = 64
+MOST_DEAD = 0.5  # share of images that may have features of zeros alone
 
 
 class Score(NamedTuple):
@@ -88,7 +89,7 @@ def require_usable(
     *,
     device: str = "cpu",
 ) -> None:
-    """Check a trained model: finite weights, finite features that are not all zero.
+    """Check a trained model: finite weights, finite features, and not all zero for most images.
 
     The loss of the last step tells of the weights before it, in training mode; this looks at what
     will be served.
@@ -98,7 +99,8 @@ def require_usable(
     """
     finite = all(t.isfinite().all() for t in model.state_dict().values() if t.is_floating_point())
     features_ND = features(model, images_NHWC[:USABLE_IMAGES], preprocessing, device=device)
-    if not finite or not features_ND.isfinite().all() or not features_ND.any(dim=1).all():
+    dead = float((~features_ND.any(dim=1)).float().mean()) > MOST_DEAD
+    if not finite or not features_ND.isfinite().all() or dead:
         raise Diverged(
             "Training ended with a model that gives no usable features. Try a smaller "
             "learning_rate or weight_decay."

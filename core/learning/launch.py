@@ -13,7 +13,6 @@ that happens; then they end, too.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import subprocess
 import sys
@@ -33,11 +32,12 @@ from torch import distributed as dist
 
 from core.learning.checkpoint import load_weights, save_weights
 from core.learning.distributed import world
-from core.learning.encoders import Encoder, create_encoder
+from core.learning.encoders import Encoder, WeightsUnavailable, create_encoder
 from core.learning.heads import ProjectionSpec
 from core.learning.preprocessing import Preprocessing
 from core.learning.progress import Progress
 from core.learning.run import Run
+from core.learning.shared_arrays import hand_over, take_over
 from core.learning.simclr import Pretrained, SimCLRConfig, pretrain
 from core.learning.trainer import Diverged, Stopped
 
@@ -46,7 +46,10 @@ END_SECONDS = 30.0
 STDERR_LINES = 30
 START, PROGRESS, STOP, STDERR = "start.safetensors", "progress.jsonl", "stop", "stderr.log"
 # What may reach the caller as what it was; everything else is a RuntimeError.
-KINDS = {kind.__name__: kind for kind in (Stopped, Diverged, ValueError, OSError, MemoryError)}
+KINDS: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (Stopped, Diverged, WeightsUnavailable, ValueError, OSError, MemoryError)
+}
 
 
 def pretrain_in_processes(
@@ -54,9 +57,9 @@ def pretrain_in_processes(
     config: SimCLRConfig,
     preprocessing: Preprocessing,
     *,
-    processes: int,
     run: Run,
     targets_N: NDArray[np.int64] | None = None,
+    probe_targets_N: NDArray[np.int64] | None = None,
     encoder: Encoder | None = None,
 ) -> Pretrained:
     """`simclr.pretrain` with each batch shared by several processes (data parallelism).
@@ -69,9 +72,10 @@ def pretrain_in_processes(
         images_NHWC: As for `pretrain`; a whole file mapped to memory is not copied.
         config: As for `pretrain`; `batch_size` is that of all processes together.
         preprocessing: What the canvases were made with.
-        processes: How many; must divide the batch size.
-        run: Callbacks are called in this process.
+        run: With the number of processes, which must divide the batch size; callbacks are called
+            in this process.
         targets_N: As for `pretrain`.
+        probe_targets_N: As for `pretrain`.
         encoder: Where to start, in place of random weights.
 
     Raises:
@@ -82,12 +86,13 @@ def pretrain_in_processes(
         MemoryError: A process had too little memory.
         RuntimeError: A process failed otherwise, or was killed; with its last words.
     """
+    processes = run.processes
     _require_possible(processes, config.batch_size, run.device)
     near = run.checkpoint_dir.parent if run.checkpoint_dir else None
     if near is not None:
         near.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="processes-", dir=near) as name:
-        folder = Path(name)
+    with TemporaryDirectory(prefix="processes-", dir=near) as path:
+        folder = Path(path)
         order = {
             "config": config.to_dict(),
             "preprocessing": preprocessing.to_dict(),
@@ -95,9 +100,10 @@ def pretrain_in_processes(
             "threads": max(1, torch.get_num_threads() // processes),
             "checkpoint_dir": str(run.checkpoint_dir.absolute()) if run.checkpoint_dir else None,
             "checkpoint_seconds": run.checkpoint_seconds,
-            "images": _hand_over(images_NHWC, folder / "images.npy"),
-            "targets": None if targets_N is None else _hand_over(targets_N, folder / "targets.npy"),
+            "images": hand_over(images_NHWC, folder / "images.npy"),
         }
+        for name, labels in (("targets", targets_N), ("probe_targets", probe_targets_N)):
+            order[name] = None if labels is None else hand_over(labels, folder / f"{name}.npy")
         if encoder is not None:
             save_weights(encoder, folder / START)
         (folder / "order.json").write_text(json.dumps(order))
@@ -197,26 +203,8 @@ def _create_encoder(config: SimCLRConfig) -> Encoder:
     )
 
 
-def _hand_over(array: NDArray[Any], path: Path) -> dict[str, Any]:
-    """Where other processes can map the array from; it is written there if it is in no file."""
-    # What was cut out of a mapped array is based on that array, not on the file.
-    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):
-        path, offset = Path(str(array.filename)), array.offset
-    else:
-        np.save(path, array)
-        offset = np.load(path, mmap_mode="r").offset
-    return {
-        "path": str(path.absolute()),
-        "dtype": array.dtype.str,
-        "shape": array.shape,
-        "offset": offset,
-    }
-
-
-def _take_over(place: dict[str, Any]) -> NDArray[Any]:
-    return np.memmap(
-        place["path"], place["dtype"], "r", offset=place["offset"], shape=tuple(place["shape"])
-    )
+def _labels(place: dict[str, Any] | None) -> NDArray[np.int64] | None:
+    return None if place is None else np.array(take_over(place))
 
 
 def main(folder: Path) -> int:
@@ -258,7 +246,7 @@ def _pretrain(order: dict[str, Any], folder: Path, device: str) -> None:
     if (folder / START).exists():
         start = _create_encoder(config)
         load_weights(start, folder / START)
-    checkpoint_dir, targets = order["checkpoint_dir"], order["targets"]
+    checkpoint_dir = order["checkpoint_dir"]
     with (folder / PROGRESS).open("a") as progress:
 
         def report(step: Progress) -> None:
@@ -266,7 +254,7 @@ def _pretrain(order: dict[str, Any], folder: Path, device: str) -> None:
             progress.flush()
 
         pretrained = pretrain(
-            _take_over(order["images"]),
+            take_over(order["images"]),
             config,
             Preprocessing.from_dict(order["preprocessing"]),
             run=Run(
@@ -276,7 +264,8 @@ def _pretrain(order: dict[str, Any], folder: Path, device: str) -> None:
                 checkpoint_dir=Path(checkpoint_dir) if checkpoint_dir else None,
                 checkpoint_seconds=order["checkpoint_seconds"],
             ),
-            targets_N=None if targets is None else np.array(_take_over(targets)),
+            targets_N=_labels(order["targets"]),
+            probe_targets_N=_labels(order["probe_targets"]),
             encoder=start,
         )
     if world().rank == 0:

@@ -19,6 +19,8 @@ L2_GRID: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
 L2_UNCHOSEN = 0.03
 CHOOSE_FOLDS = 5
 CHOOSE_ROWS = 2000
+# Rows times classes: with more, cross-validation of all penalties takes minutes.
+CHOOSE_CELLS = 1_000_000
 # The fold of labels that never leave the training part.
 NEVER_HELD_OUT = -1
 

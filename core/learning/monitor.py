@@ -267,10 +267,15 @@ class ContrastiveMonitor:
 
 
 def _labelled_rows(targets_N: Tensor | None) -> Tensor:
-    """Rows with a label; none unless there are two classes to tell apart."""
-    if targets_N is None or len(torch.unique(targets_N[targets_N >= 0])) < 2:
-        return torch.empty(0, dtype=torch.int64)
-    return (targets_N >= 0).nonzero().flatten()
+    """Rows whose class has another row to be found by; none unless there are two such classes."""
+    none = torch.empty(0, dtype=torch.int64)
+    if targets_N is None:
+        return none
+    rows_L = (targets_N >= 0).nonzero().flatten()
+    counts_K = torch.bincount(targets_N[rows_L])
+    if int((counts_K >= 2).sum()) < 2:
+        return none
+    return rows_L[counts_K[targets_N[rows_L]] >= 2]
 
 
 def _spread(rows: Tensor, count: int) -> Tensor:

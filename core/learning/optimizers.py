@@ -89,7 +89,7 @@ def _groups(module: nn.Module, rate_factors: Mapping[str, float]) -> list[dict[s
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             factors = (f for prefix, f in rate_factors.items() if name.startswith(prefix))
-            key = next(factors, 1.0), parameter.ndim > 1
+            key = next(factors, 1.0), _decays(name, parameter)
             parameters.setdefault(key, []).append(parameter)
     factors_used = dict.fromkeys(factor for factor, _ in parameters)
     groups: list[dict[str, object]] = []
@@ -99,6 +99,15 @@ def _groups(module: nn.Module, rate_factors: Mapping[str, float]) -> list[dict[s
         groups.append({"params": weights, "rate_factor": factor})
         groups.append({"params": plain, "rate_factor": factor, "weight_decay": 0.0})
     return groups
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether it is the weight of a linear layer or a convolution.
+
+    Norms and biases have one dimension. A vision transformer's class token and positions have more,
+    and so has ConvNeXt's scale of each layer (arXiv 2201.03545): they are no weights either.
+    """
+    return parameter.ndim > 1 and name.endswith("weight")
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup_steps: int) -> float:

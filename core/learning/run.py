@@ -21,6 +21,7 @@ class Run:
         should_stop: Asked after each step.
         checkpoint_dir: Folder of this run alone; the same call on it resumes.
         checkpoint_seconds: Training time between two checkpoints.
+        processes: How many share the batches; see `core.learning.launch`.
     """
 
     device: str = "cpu"
@@ -28,6 +29,7 @@ class Run:
     should_stop: Callable[[], bool] | None = None
     checkpoint_dir: Path | None = None
     checkpoint_seconds: float = 60.0
+    processes: int = 1
 
     def trainer(self, config: TrainerConfig, *, fingerprint: Mapping[str, Any]) -> Trainer:
         """A trainer that reports, stops and checkpoints as this run says."""

@@ -20,9 +20,10 @@ from core.learning.checkpoint import Checkpoint, capture, restore
 from core.learning.determinism import mixed_seed
 from core.learning.distributed import all_stop, average_gradients, world, wrap
 from core.learning.feeder import Fed, Feeder
-from core.learning.optimizers import build_optimizer, learning_rate_factor, set_learning_rate
+from core.learning.optimizers import build_optimizer, set_learning_rate
 from core.learning.progress import Progress, Stopwatch
 from core.learning.recipe import StageConfig, TrainerConfig
+from core.learning.schedule import Schedule
 from core.learning.tasks import Inputs, Monitor, StepResult, Task
 
 __all__ = [
@@ -136,6 +137,8 @@ class _Loop(Generic[Inputs]):
         self.stopwatch = Stopwatch(notes.get("seconds", 0.0), clock=trainer.clock)
         self.steps: int | None = notes.get("steps")
         self.stopped_early: bool = notes.get("stopped_early", False)
+        planned = round(self.config.warmup_epochs * batches.steps_per_epoch)
+        self.schedule = Schedule.of(notes.get("schedule", {}), warmup=planned)
         self.budget: Budget | None = None
         if self.config.budget_minutes is not None:
             seconds = self.config.budget_minutes * 60
@@ -172,7 +175,7 @@ class _Loop(Generic[Inputs]):
 
     def _train(self, fed: Fed[Inputs]) -> StepResult:
         module, config = self.task.module, self.config
-        rate = self._learning_rate()
+        rate = config.optimizer.learning_rate * self.schedule.factor(self.step, self.steps)
         set_learning_rate(self.optimizer, rate)
         # Dropout and the like draw from here: seeded by the step, they need no checkpoint.
         torch.manual_seed(mixed_seed(config.seed, self.step, self.world.rank, 1))
@@ -192,15 +195,6 @@ class _Loop(Generic[Inputs]):
         self.optimizer.step()
         return replace(result, metrics=metrics)
 
-    def _learning_rate(self) -> float:
-        peak = self.config.optimizer.learning_rate
-        warmup = round(self.config.warmup_epochs * self.batches.steps_per_epoch)
-        if self.steps is None:  # the length is being measured: no more than warm-up meanwhile
-            return peak * min(1.0, (self.step + 1) / (warmup + 1))
-        if self.budget is not None:
-            warmup = min(warmup, self.steps // 10)
-        return peak * learning_rate_factor(self.step, steps=self.steps, warmup_steps=warmup)
-
     def _mixed(self) -> bool:
         """bfloat16 where the hardware has it: no loss scaling, so nothing more to checkpoint."""
         return self.device.startswith("cuda") and torch.cuda.is_bf16_supported(
@@ -214,7 +208,9 @@ class _Loop(Generic[Inputs]):
         self._require_finite(loss)
         self.stopwatch.step_done(waited)
         if self.budget is not None and not self.stopped_early:
-            self.steps = of_first(self.budget.after(self.step))
+            known, self.steps = self.steps, of_first(self.budget.after(self.step))
+            if known is None and self.steps is not None:
+                self.schedule.length_known(self.step, self.steps)
         probed = self._look(loss)
         progress = self._progress(loss, values, probed)
         first = self.world.rank == 0
@@ -274,6 +270,7 @@ class _Loop(Generic[Inputs]):
         return {
             "seconds": self.stopwatch.elapsed(),
             "steps": self.steps,
+            "schedule": self.schedule.state(),
             "stopped_early": self.stopped_early,
             "monitor": self.monitor.state() if self.monitor else None,
         }

@@ -15,6 +15,7 @@ from core.learning.determinism import seed_everything
 from core.learning.encoders import create_encoder
 from core.learning.evaluation import Score, count_correct, predict_logits
 from core.learning.finetuning import FinetuneConfig, Phases, finetune
+from core.learning.finetuning.config import HEAD_METHODS, NETWORK_METHODS
 from core.learning.logistic import held_out_folds
 from core.learning.preprocessing import Preprocessing
 from core.learning.run import Run
@@ -42,21 +43,44 @@ def config_of(plan: Mapping[str, Any]) -> FinetuneConfig:
     return FinetuneConfig(**values)
 
 
+def config_again(config: FinetuneConfig, *, method: str, layer: str) -> FinetuneConfig:
+    """How to finetune on a part of the labels, after all of them came to this method and layer.
+
+    Heads are compared anew on the part: a choice that has seen the other labels would flatter. A
+    network is not, since each candidate would have to be trained again.
+    """
+    if config.method != "auto" or method not in HEAD_METHODS:
+        return replace(config, method=method, layer=layer)
+    allowed = config.candidates or HEAD_METHODS
+    return replace(config, candidates=tuple(name for name in HEAD_METHODS if name in allowed))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finetuning:
     """What the baseline is compared with.
 
     Attributes:
-        config: How it was finetuned, with the method and layer that came of it.
+        config: How to finetune again, see `config_again`.
         start: Where it began; `finetune` takes these by name.
         preprocessing: Its own, and the baseline's.
         labelled: Its labels.
+        trainings: Networks that the whole job trains; each has the same share of a time budget.
     """
 
     config: FinetuneConfig
     start: Mapping[str, Any]
     preprocessing: Preprocessing
     labelled: LabelledImages
+    trainings: int
+
+
+def baseline_trainings(labelled: LabelledImages, config: FinetuneConfig) -> int:
+    """Networks that `measure_baseline` trains, at most."""
+    if labelled.count("test") or labelled.count("validation"):
+        return 1
+    tried = config.candidates or NETWORK_METHODS if config.method == "auto" else (config.method,)
+    again = any(name in NETWORK_METHODS for name in tried)
+    return ROUNDS * (2 if again else 1)
 
 
 def measure_baseline(
@@ -66,7 +90,8 @@ def measure_baseline(
 
     "finetuned" is the accuracy of the finetuned classifier on the same images: on the test split,
     else the validation split; else both are trained again without a fifth of the labels that they
-    are then asked for, twice.
+    are then asked for, twice. A time budget is for the whole job: every network that it trains,
+    finetuned or from random weights, has the same share (`Finetuning.trainings`).
 
     Args:
         finetuning: What to compare with.
@@ -139,7 +164,11 @@ def _score(
 ) -> Score:
     finetuned = finetune(
         *train,
-        config=replace(config, calibrate=False),  # scaling does not change which class is largest
+        config=replace(
+            config,
+            calibrate=False,  # scaling does not change which class is largest
+            budget_minutes=config.budget_minutes and config.budget_minutes / finetuning.trainings,
+        ),
         preprocessing=finetuning.preprocessing,
         class_count=len(finetuning.labelled.classes),
         run=run,

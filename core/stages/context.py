@@ -26,34 +26,24 @@ from core.jobs.outages import DATABASE_AWAY
 from core.jobs.service import record_progress
 from core.learning.architecture import Architecture
 from core.learning.checkpoint import load_weights
-from core.learning.classifier import Classifier
 from core.learning.data import channel_statistics
-from core.learning.encoders import IMAGENET_STATISTICS, Encoder
-from core.learning.heads import ProjectionHead, ProjectionSpec
+from core.learning.encoders import IMAGENET_STATISTICS
+from core.learning.heads import ProjectionSpec
 from core.learning.preprocessing import Preprocessing
 from core.learning.progress import Progress
 from core.learning.run import Run
 from core.registry.artifact import WEIGHTS
 from core.registry.service import source_of
+from core.stages.parent import ParentModel
 from core.storage.store import BlobStore
 from core.telemetry import logger
 
 log = logger(__name__)
 PROJECTION = "projection.safetensors"
 REPORT_SECONDS = 1.0
+# Of a look at the encoder: shown with the progress until the next one.
+PROBED = ("knn_accuracy", "knn_chance", "rankme", "alignment", "uniformity")
 Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class ParentModel:
-    """A model that a stage starts from; `projection` is an encoder's, where it was kept."""
-
-    model_id: UUID
-    manifest_sha256: str
-    module: Encoder | Classifier
-    preprocessing: Preprocessing
-    classes: list[str]
-    projection: ProjectionHead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +99,7 @@ class StageContext:
         self.should_stop = should_stop
         self.device = resolve_device(settings)
         self._reported = 0.0
+        self._probed: dict[str, float] = {}
         self._unwritten: list[tuple[str, int, float]] = []
 
     @property
@@ -135,8 +126,10 @@ class StageContext:
         """
         values = {"loss": progress.loss, **progress.metrics}
         metrics = [(name, progress.step, float(value)) for name, value in values.items()]
+        if progress.probed:
+            self._probed = {name: values[name] for name in PROBED if name in values}
         if self._due(last=progress.step >= progress.steps):
-            self._record(_as_json(progress), metrics)
+            self._record({**_as_json(progress), **self._probed}, metrics)
         elif progress.probed:  # measured too rarely to be left out
             self._unwritten.extend(metrics)
 
@@ -195,11 +188,15 @@ class StageContext:
         return self._load(Model.id == model_id)
 
     def processes(self, batch_size: int) -> int:
-        """Processes to share such batches: as the settings say, but an even share for each."""
+        """Processes to share such batches: as the settings say, but an even share for each.
+
+        A share has at least two images: what is measured of one batch needs two.
+        """
         wanted = self.settings.training_processes
         if wanted == "auto":
             wanted = torch.cuda.device_count() if self.device == "cuda" else 1
-        return max(n for n in range(1, max(1, wanted) + 1) if batch_size % n == 0)
+        most = max(1, min(wanted, batch_size // 2))
+        return max(n for n in range(1, most + 1) if batch_size % n == 0)
 
     def _load(self, wanted: ColumnElement[bool]) -> ParentModel:
         with self.sessions.begin() as session:
@@ -209,7 +206,8 @@ class StageContext:
             if model is None:
                 raise ModelNotFound("model_id: the model that this job starts from was deleted")
             source = source_of(model, self.store, self.settings.data_dir / "models")
-        module = Architecture.from_dict(model.manifest["architecture"]).build()
+        architecture = Architecture.from_dict(model.manifest["architecture"])
+        module = architecture.build()
         load_weights(module, source.fetch(WEIGHTS))
         projection, spec = None, model.manifest.get("projection")
         if spec:
@@ -218,10 +216,12 @@ class StageContext:
         return ParentModel(
             model_id=model.id,
             manifest_sha256=model.manifest_sha256,
+            architecture=architecture,
             module=module.eval(),
             preprocessing=Preprocessing.from_dict(model.manifest["preprocessing"]),
             classes=list(model.manifest.get("classes") or []),
             projection=projection,
+            metrics=model.manifest.get("metrics") or {},
         )
 
     def _preparing(self, done: int, total: int) -> None:
@@ -269,8 +269,9 @@ def _as_json(progress: Progress) -> dict[str, Any]:
         "seconds_left": round(progress.seconds_left, 1),
         "data_wait": round(progress.data_wait, 3),
     }
-    if "learning_rate" in progress.metrics:
-        values["learning_rate"] = progress.metrics["learning_rate"]
+    for name in ("learning_rate", "chance_loss"):
+        if name in progress.metrics:
+            values[name] = progress.metrics[name]
     if progress.message:
         values["message"] = progress.message
     return values

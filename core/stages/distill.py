@@ -18,7 +18,6 @@ from core.learning.classifier import Classifier
 from core.learning.comparison import Comparison, compare
 from core.learning.determinism import seed_everything
 from core.learning.distillation import DistillConfig, distill
-from core.learning.encoders import Encoder
 from core.learning.evaluation import require_usable, wilson_interval
 from core.learning.preprocessing import Preprocessing
 from core.stages.context import Pixels, StageContext
@@ -32,6 +31,7 @@ PLANNED = (
     "batch_size",
     "temperature",
     "alpha",
+    "mixup",
     "optimizer",
     "learning_rate",
     "lr_scaling",
@@ -45,13 +45,22 @@ PLANNED = (
 COMPARED_IMAGES = 2048
 
 
+UNMEASURED = (
+    "The dataset has neither a test nor a validation split with labels: how accurate teacher and "
+    "student are was not measured side by side. `agreement` says how far the student follows its "
+    "teacher, `cross_validation` how accurate that was when it was finetuned."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """The job's model."""
+    """The job's model; `measured` is what its own job found out about it."""
 
     module: Classifier
     preprocessing: Preprocessing
     classes: list[str]
+    architecture: Architecture
+    measured: Mapping[str, Any]
 
 
 def run_distill(context: StageContext) -> Outcome:
@@ -66,7 +75,9 @@ def run_distill(context: StageContext) -> Outcome:
     parent = context.parent()
     if parent is None or not isinstance(parent.module, Classifier):
         raise WrongModelKind("model_id: a distill job needs a classifier as teacher")
-    teacher = Teacher(parent.module, parent.preprocessing, parent.classes)
+    teacher = Teacher(
+        parent.module, parent.preprocessing, parent.classes, parent.architecture, parent.metrics
+    )
     items = [item for item in context.items() if item.split != "test"]
     images_NHWC = context.canvases(items, teacher.preprocessing)
     config = config_of(context.job.plan)
@@ -119,12 +130,15 @@ def train_targets(items: Sequence[SnapshotItem], classes: Sequence[str]) -> NDAr
 def _student(context: StageContext, teacher: Teacher) -> tuple[Architecture, Classifier]:
     """The student before training; its head knows nothing yet."""
     plan = context.job.plan
+    same = plan["encoder"] == teacher.architecture.encoder
     architecture = Architecture(
         encoder=plan["encoder"],
         image_size=plan["image_size"],
         channels=plan["channels"],
         stem=plan.get("stem", "auto"),
         class_count=len(teacher.classes),
+        # The same architecture is all of it, with the layer of the projection head if there is one.
+        hidden_dim=teacher.architecture.hidden_dim if same else None,
     )
     seed_everything(plan["seed"])
     student = cast(Classifier, architecture.build())
@@ -137,12 +151,8 @@ def _student(context: StageContext, teacher: Teacher) -> tuple[Architecture, Cla
                 f"{found.channels} channels, the teacher's have {needed.image_size} px with "
                 f"{needed.channels}; both see the same images"
             )
-        student = Classifier(_encoder(given.module), student.head)
+        student = Classifier(given.encoder, student.head, student.hidden)
     return architecture, student
-
-
-def _encoder(module: Encoder | Classifier) -> Encoder:
-    return module.encoder if isinstance(module, Classifier) else module
 
 
 def _side_by_side(
@@ -168,7 +178,10 @@ def _side_by_side(
         labelled={name: labelled.split(name) for name in ("validation", "test")},
         device=context.device,
     )
-    return side_by_side(comparison, method=method)
+    found = side_by_side(comparison, method=method)
+    found["teacher"]["cross_validation"] = teacher.measured.get("cross_validation")
+    known = any(labelled.count(name) for name in ("validation", "test"))
+    return {**found, "warnings": [] if known else [UNMEASURED]}
 
 
 def side_by_side(comparison: Comparison, *, method: str) -> dict[str, Any]:

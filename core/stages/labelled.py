@@ -9,14 +9,20 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from core.datasets.snapshot import SnapshotItem
+from core.datasets.snapshot import SnapshotItem, Split
 from core.learning.preprocessing import Preprocessing
 from core.stages.context import Pixels, StageContext
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
-    """Canvases with class indices, by split; `classes` are the names behind the indices."""
+    """Canvases with class indices, by split; `classes` are the names behind the indices.
+
+    Where the items of a split stand together, as `labelled_items` has them, its canvases are a view
+    of the memory map: only what is used is read.
+    """
 
     items: Sequence[SnapshotItem]
     images_NHWC: Pixels
@@ -26,7 +32,14 @@ class LabelledImages:
     def split(self, name: str) -> tuple[Pixels, NDArray[np.int64]]:
         """Canvases and targets of one split."""
         rows = [row for row, item in enumerate(self.items) if item.split == name]
+        if rows and rows[-1] - rows[0] + 1 == len(rows):
+            together = slice(rows[0], rows[-1] + 1)
+            return self.images_NHWC[together], self.targets_N[together]
         return self.images_NHWC[rows], self.targets_N[rows]
+
+    def count(self, name: str) -> int:
+        """Images of one split; none of them is read."""
+        return sum(item.split == name for item in self.items)
 
 
 def labelled_images(
@@ -38,9 +51,10 @@ def labelled_images(
 
 
 def labelled_items(context: StageContext, classes: Sequence[str]) -> list[SnapshotItem]:
-    """The items of the snapshot with one of these labels."""
+    """The items of the snapshot with one of these labels, split by split, the test split last."""
     known = set(classes)
-    return [item for item in context.items() if item.label in known]
+    items = [item for item in context.items() if item.label in known]
+    return sorted(items, key=lambda item: SPLITS.index(item.split))
 
 
 def with_targets(

@@ -20,7 +20,8 @@ from core.learning.evaluation import Score, wilson_interval
 from core.learning.heads import ProjectionHead, ProjectionSpec
 from core.learning.preprocessing import Preprocessing
 from core.registry.artifact import WEIGHTS, publish_files, publish_manifest
-from core.stages.context import PROJECTION, ParentModel, StageContext
+from core.stages.context import PROJECTION, StageContext
+from core.stages.parent import ParentModel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.datasets.snapshot import SnapshotItem
-from core.errors import WrongModelKind
+from core.datasets.snapshot import SnapshotItem, Split
 from core.learning.architecture import Architecture
 from core.learning.augmentations import PRESETS
-from core.learning.encoders import Encoder
 from core.learning.evaluation import require_usable
 from core.learning.launch import pretrain_in_processes
 from core.learning.preprocessing import Preprocessing
 from core.learning.simclr import Pretrained, SimCLRConfig, pretrain
-from core.stages.context import ParentModel, Pixels, StageContext
+from core.stages.context import Pixels, StageContext
 from core.stages.outcome import Outcome
+from core.stages.parent import ParentModel
 
 # What a plan of an older version does not have takes the default.
 PLANNED = (
@@ -53,29 +52,23 @@ PLANNED = (
 def run_pretrain(context: StageContext) -> Outcome:
     """Train an encoder on all images outside the test split.
 
-    Only labels of the train split are looked at: those of the validation split are there to
-    choose between models that have not seen them.
-
-    Raises:
-        WrongModelKind: The job's model is no encoder.
+    Only labels of the train split are learnt. The encoder is looked at by them, too, unless they
+    attract each other: then by those of the validation split, if there are any.
     """
     plan, parent = context.job.plan, context.parent()
-    start = None if parent is None else parent.module
-    if start is not None and not isinstance(start, Encoder):
-        raise WrongModelKind("model_id: a pretrain job goes on from an encoder, not a classifier")
     items = [item for item in context.items() if item.split != "test"]
     preprocessing, images_NHWC = _input(context, items, parent)
     config = _config(plan)
-    train, processes = pretrain, context.processes(config.batch_size)
-    if processes > 1:
-        train = partial(pretrain_in_processes, processes=processes)
+    run = replace(context.run(), processes=context.processes(config.batch_size))
+    train = pretrain if run.processes == 1 else pretrain_in_processes
     pretrained: Pretrained = train(
         images_NHWC,
         config,
         preprocessing,
-        run=context.run(),
-        targets_N=_targets(items),
-        encoder=start,
+        run=run,
+        targets_N=_targets(items, "train"),
+        probe_targets_N=_targets(items, "validation") if config.use_labels else None,
+        encoder=None if parent is None else parent.encoder,
     )
     require_usable(pretrained.encoder, images_NHWC, preprocessing, device=context.device)
     return Outcome(
@@ -85,7 +78,11 @@ def run_pretrain(context: StageContext) -> Outcome:
         projection_spec=pretrained.spec,
         preprocessing=preprocessing,
         config=config.to_dict(),
-        metrics={"images": len(items), "pretraining": pretrained.report},
+        metrics={
+            "images": len(items),
+            "processes": run.processes,
+            "pretraining": pretrained.report,
+        },
         classes=[],
         parent=parent,
     )
@@ -116,9 +113,9 @@ def _input(
     return parent.preprocessing, context.canvases(items, parent.preprocessing)
 
 
-def _targets(items: Sequence[SnapshotItem]) -> NDArray[np.int64] | None:
-    """Class of each image that has a label to train on, −1 for the others; None if none has."""
-    labels = [item.label if item.split == "train" else None for item in items]
+def _targets(items: Sequence[SnapshotItem], split: Split) -> NDArray[np.int64] | None:
+    """Class of each image of the split that has a label, −1 for all others; None if none has."""
+    labels = [item.label if item.split == split else None for item in items]
     classes = sorted({label for label in labels if label is not None})
     if not classes:
         return None

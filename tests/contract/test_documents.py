@@ -184,7 +184,8 @@ def test_licences_are_those_of_the_packages(name: str) -> None:
     stated = stated_licence(name)
     if stated is None:
         pytest.skip("not installed here: an extra, or for another platform")
-    assert documented == stated
+    # Releases differ in what they bundle: the page names all that any of them has stated.
+    assert set(stated.split(" AND ")) <= set(documented.split(" AND "))
 
 
 def test_the_licence_of_the_project_is_there() -> None:

@@ -7,11 +7,10 @@ from core.jobs.plan.facts import (
     Parent,
     Plan,
     facts_of,
-    parent_of,
     planning_device,
 )
 from core.jobs.plan.finetune import plan_finetune
-from core.jobs.plan.network import SMALLER, stem_for
+from core.jobs.plan.network import SMALLER, parent_of, stem_for
 from core.jobs.plan.pretrain import plan_pretrain
 
 __all__ = [

@@ -37,6 +37,7 @@ def plan_distill(
         "student_model_id": choose(options, "student_model_id", None),
         "alpha": _alpha(options, data, parent),
         "temperature": choose(options, "temperature", 1.0),
+        "mixup": choose(options, "mixup", False),
         "batch_size": batch,
         **length_plan(
             options,

@@ -79,19 +79,6 @@ def planning_device(settings: Settings) -> Device:
     return settings.device
 
 
-def parent_of(plan: Plan) -> Parent:
-    """What a planned job will leave behind."""
-    pretrains = plan["stage"] == "pretrain"
-    return Parent(
-        "encoder" if pretrains else "classifier",
-        plan["encoder"],
-        plan["image_size"],
-        plan["channels"],
-        plan["stem"],
-        has_projection=pretrains,
-    )
-
-
 def require_two_classes(data: DataFacts, *, purpose: str) -> None:
     """Raise NotEnoughLabels unless two classes have labels that may be trained on."""
     classes = len(data.labels_per_class)

@@ -14,6 +14,7 @@ LONGEST_WARMUP = 5.0  # epochs
 # Below this many labels a class, training everything learns the images by heart.
 TRAINABLE_LABELS = 20
 EXACT_LABELS = 100_000  # features of more do not fit into memory at once
+EXACT_CELLS = 1_000_000  # labels x classes: the exact solver works on some ten float64 of each
 IMBALANCE = 3.0
 ENCODER_SHARE = 0.1
 TRAINING = (
@@ -34,7 +35,9 @@ USED: dict[str, frozenset[str]] = {
     "linear": frozenset({"solver", "class_weights", "calibrate"}),
     "prototype": frozenset({"calibrate"}),
     "full": frozenset({"class_weights", "calibrate", "label_smoothing", *TRAINING}),
-    "supcon": frozenset({"solver", "class_weights", "calibrate", "temperature", *TRAINING}),
+    "supcon": frozenset(
+        {"solver", "class_weights", "calibrate", "temperature", "views", *TRAINING}
+    ),
 }
 FROZEN = ("linear", "prototype")
 
@@ -151,13 +154,19 @@ def _class_weights(data: DataFacts) -> str:
     return "balanced" if most > IMBALANCE * data.fewest_labels else "none"
 
 
+def _solver(data: DataFacts) -> str:
+    cells = data.labels * len(data.labels_per_class)
+    return "lbfgs" if data.labels <= EXACT_LABELS and cells <= EXACT_CELLS else "sgd"
+
+
 def _values(options: Options, data: DataFacts, network: Plan, *, pretrained: bool) -> Plan:
     """Every option of every method."""
     return {
-        "solver": choose(options, "solver", "lbfgs" if data.labels <= EXACT_LABELS else "sgd"),
+        "solver": choose(options, "solver", _solver(data)),
         "class_weights": choose(options, "class_weights", _class_weights(data)),
         "calibrate": choose(options, "calibrate", True),
         "temperature": choose(options, "temperature", 0.1),  # arXiv 2004.11362, section 4
+        "views": choose(options, "views", 2),
         "label_smoothing": float(choose(options, "label_smoothing", 0.0)),
         **_training(options, data, encoder=network["encoder"], pretrained=pretrained),
         **augmentation_plan(options, data, network["image_size"]),

@@ -68,6 +68,23 @@ def inherited(parent: Parent) -> Plan:
     return {name: getattr(parent, name) for name in names}
 
 
+def parent_of(plan: Plan) -> Parent:
+    """What a planned job will leave behind.
+
+    Plans of the first version name no stem and no projection: "auto" decided of the one, and
+    whether the other was kept is not known.
+    """
+    encoder, size, pretrains = plan["encoder"], plan["image_size"], plan["stage"] == "pretrain"
+    return Parent(
+        "encoder" if pretrains else "classifier",
+        encoder,
+        size,
+        plan["channels"],
+        plan.get("stem") or stem_for(encoder, size),
+        has_projection=pretrains and "projection_layers" in plan,
+    )
+
+
 def stem_for(encoder: str, image_size: int) -> str:
     """The stem that suits the size (arXiv 2002.05709, B.9: 3x3, stride 1, no pooling at 32 px)."""
     limit = SMALL_IMAGE // 2 if encoder in MOBILE else SMALL_IMAGE

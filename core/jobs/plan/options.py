@@ -9,7 +9,7 @@ from core.errors import SpecInvalid
 
 Options = Mapping[str, Any]
 # Options that have a fixed value instead of `auto` where nothing is asked.
-FIXED: dict[str, object] = {"augmentation_strength": 1.0, "label_smoothing": 0.0}
+FIXED: dict[str, object] = {"augmentation_strength": 1.0, "label_smoothing": 0.0, "views": 2}
 
 
 def choose(options: Options, name: str, automatic: Any) -> Any:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from core.errors import SpecInvalid
 from core.jobs.plan.facts import DataFacts, Device, Parent, Plan, require_two_classes
 from core.jobs.plan.length import batch_of_all, length_plan
+from core.jobs.plan.memory import micro_batch
 from core.jobs.plan.network import SMALL_GREY, SMALL_IMAGE, augmentation_plan, network_plan
 from core.jobs.plan.options import Options, choose, refuse_unused
 from core.jobs.plan.rates import PRETRAIN, optimizer_plan
 
 LONGEST_WARMUP = {"adamw": 2.0, "sgd": 2.0, "lars": 10.0}  # epochs
 LABEL_SHARE = 0.25
-# Views of a step that go through the network at once: 1,024 images with two views each.
-MOST_VIEWS = 2_048
-VIEWS_AT_ONCE = {"cpu": 512, "cuda": 1_024}
 
 
 def plan_pretrain(
@@ -39,7 +37,9 @@ def plan_pretrain(
         "temperature": choose(options, "temperature", _temperature(data, size)),
         **_projection(options, device, size),
         "batch_size": batch,
-        "micro_batch_size": _micro_batch(options, device, batch, views),
+        "micro_batch_size": _micro_batch(
+            options, batch, micro_batch(network, device, batch=batch, views=views)
+        ),
         **_training(options, data, device, encoder=network["encoder"], batch=batch),
         **augmentation_plan(options, data, size),
         "plateau_patience": choose(options, "plateau_patience", None),
@@ -101,8 +101,7 @@ def _projection(options: Options, device: Device, size: int) -> Plan:
     }
 
 
-def _micro_batch(options: Options, device: Device, batch: int, views: int) -> int | None:
-    automatic = max(2, VIEWS_AT_ONCE[device] // views) if batch * views > MOST_VIEWS else None
+def _micro_batch(options: Options, batch: int, automatic: int | None) -> int | None:
     asked: int | None = choose(options, "micro_batch_size", automatic)
     if asked is not None and asked > batch:
         raise SpecInvalid(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from core.learning.logistic import (
+    CHOOSE_CELLS,
     CHOOSE_ROWS,
     NEVER_HELD_OUT,
     LinearHead,
@@ -37,11 +38,14 @@ class HeadFitter:
     weights_K: Tensor | None
     seed: int
 
-    def fit(self, features_ND: Tensor, targets_N: Tensor) -> tuple[LinearHead, float | None]:
-        """A head, and the penalty that cross-validation chose for it, if it has one."""
+    def fit(
+        self, features_ND: Tensor, targets_N: Tensor, *, l2: float | None = None
+    ) -> tuple[LinearHead, float | None]:
+        """A head and its penalty, if it has one: that which is given, else the best held-out."""
         if self.method == "prototype":
             return prototype_head(features_ND, targets_N, class_count=self.class_count), None
-        l2 = self._choose(features_ND, targets_N)
+        if l2 is None:
+            l2 = self._choose(features_ND, targets_N)
         return self._fit(features_ND, targets_N, l2), l2
 
     def cross_validate(
@@ -51,7 +55,7 @@ class HeadFitter:
 
         Rows that are never held out have logits of no meaning.
         """
-        exact = self.method == "linear" and self.solver == "lbfgs"
+        exact = self.method == "linear" and self._chooses_exactly(len(targets_N))
         if exact and len(targets_N) <= CHOOSE_ROWS and int(fold_N.max()) > 0:
             found = cross_validate(
                 features_ND,
@@ -61,17 +65,20 @@ class HeadFitter:
                 weights_K=self.weights_K,
             )
             return found.logits_NK, found.l2
-        linear = self.method == "linear"
-        l2 = self._choose(features_ND, targets_N) if linear else None
         logits_NK = torch.zeros(len(targets_N), self.class_count)
         for fold in torch.unique(fold_N[fold_N != NEVER_HELD_OUT]):
             kept_N, held_N = fold_N != fold, fold_N == fold
-            head = self._fit(features_ND[kept_N], targets_N[kept_N], l2)
+            head, _ = self.fit(features_ND[kept_N], targets_N[kept_N])
             logits_NK[held_N] = head.logits(features_ND[held_N])
-        return logits_NK, l2
+        return logits_NK, self._choose(features_ND, targets_N) if self.method == "linear" else None
+
+    def _chooses_exactly(self, labels: int) -> bool:
+        """Whether every penalty gets the exact solver; both solvers minimise the same loss."""
+        cells = min(labels, CHOOSE_ROWS) * self.class_count
+        return self.solver == "lbfgs" and cells <= CHOOSE_CELLS
 
     def _choose(self, features_ND: Tensor, targets_N: Tensor) -> float:
-        choose = choose_l2 if self.solver == "lbfgs" else choose_l2_by_sgd
+        choose = choose_l2 if self._chooses_exactly(len(targets_N)) else choose_l2_by_sgd
         return choose(
             features_ND,
             targets_N,
@@ -80,10 +87,8 @@ class HeadFitter:
             weights_K=self.weights_K,
         )
 
-    def _fit(self, features_ND: Tensor, targets_N: Tensor, l2: float | None) -> LinearHead:
+    def _fit(self, features_ND: Tensor, targets_N: Tensor, l2: float) -> LinearHead:
         count, weights_K = self.class_count, self.weights_K
-        if l2 is None:
-            return prototype_head(features_ND, targets_N, class_count=count)
         if self.solver == "lbfgs":
             return fit_logistic(
                 features_ND, targets_N, class_count=count, l2=l2, weights_K=weights_K

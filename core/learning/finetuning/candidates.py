@@ -28,11 +28,12 @@ def layer_features(
 
 
 def with_share_of_budget(setup: Setup, trainings: int) -> Setup:
-    """A time budget divided by the number of trainings."""
+    """A time budget divided by the number of trainings, those outside of this call included."""
     budget = setup.config.budget_minutes
     if budget is None:
         return setup
-    return replace(setup, config=replace(setup.config, budget_minutes=budget / trainings))
+    share = budget / (trainings + setup.other_trainings)
+    return replace(setup, config=replace(setup.config, budget_minutes=share))
 
 
 def allowed_methods(setup: Setup, data: Labelled) -> list[str]:

@@ -25,7 +25,7 @@ from core.learning.finetuning.network import put_head, train_network
 from core.learning.finetuning.phases import Phases
 from core.learning.finetuning.setup import Setup
 from core.learning.finetuning.trials import HeldOut, Trial, choose, predictions_of_choice
-from core.learning.logistic import NEVER_HELD_OUT, held_out_folds
+from core.learning.logistic import NEVER_HELD_OUT, LinearHead, held_out_folds
 from core.learning.progress import Progress
 
 FOLDS = 5
@@ -44,7 +44,8 @@ class Decision:
         chosen: The trial of this method and layer, None when nothing could be held out.
         held_out: Predictions by the whole procedure, None when nothing could be held out.
         classifier: If the trial's network was trained on all labels already, that network.
-        trainings: Networks that are trained in all.
+        trainings: Networks that are trained in all; each has the same share of a time budget.
+        untried: Methods for whose comparison there are too few labels.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Decision:
     held_out: HeldOut | None = None
     classifier: Classifier | None = None
     trainings: int = 1
+    untried: tuple[str, ...] = ()
 
 
 class Comparison:
@@ -77,6 +79,7 @@ class Comparison:
         self.layers = allowed_layers(setup)
         self.features: dict[str, Tensor] = {}
         self.validation_features: dict[str, Tensor] = {}
+        self.heads: dict[tuple[str, str], LinearHead] = {}
 
     def decide(self) -> Decision:
         """Try what has to be tried.
@@ -109,14 +112,21 @@ class Comparison:
             self.data,
             method=decision.method,
             layer=decision.layer,
-            run=self.phases.begin(f"training {decision.method}"),
+            # Of this choice alone: a later attempt may come to another one.
+            run=self.phases.begin(
+                f"training {decision.method}", folder=f"{decision.method}-{decision.layer}"
+            ),
         )
         return classifier, None
 
     def _fit_head(self, decision: Decision) -> tuple[Classifier, float | None]:
         run, started = self.phases.begin("fitting the head"), time.monotonic()
         features_ND, targets_N = self.features[decision.layer], self.data.targets_N
-        head, l2 = self.setup.fitter(decision.method).fit(features_ND, targets_N)
+        l2 = decision.chosen.l2 if decision.chosen else None
+        head = self.heads.get((decision.method, decision.layer))
+        if head is None:
+            fitter = self.setup.fitter(decision.method)
+            head, l2 = fitter.fit(features_ND, targets_N, l2=l2)
         classifier = self.setup.classifier(decision.layer)
         put_head(classifier, head)
         if run.on_step is not None:
@@ -150,7 +160,7 @@ class Comparison:
             # One label a class, nothing to compare on. On digits the projection head's first
             # layer was the better one then, as for ImageNet with few labels (arXiv 2006.10029),
             # and a linear head better than class means.
-            return Decision(method=methods[0], layer=self.layers[-1])
+            return Decision(method=methods[0], layer=self.layers[-1], trainings=0)
         trials = [
             self._head_trial(method, layer, fold_N) for method in methods for layer in self.layers
         ]
@@ -161,6 +171,7 @@ class Comparison:
             trials=trials,
             chosen=chosen,
             held_out=predictions_of_choice(trials, weights_K=self.setup.weights_K),
+            trainings=0,
         )
 
     def _folds(self) -> Tensor:
@@ -170,10 +181,12 @@ class Comparison:
         return fold_N
 
     def _head_trial(self, method: str, layer: str, fold_N: Tensor) -> Trial:
+        self.phases.begin("comparing heads")  # asks whether to stop
         fitter, seed = self.setup.fitter(method), self.setup.config.seed
         features_ND, targets_N = self.features[layer], self.data.targets_N
         if self.validation is not None:
             head, l2 = fitter.fit(features_ND, targets_N)
+            self.heads[method, layer] = head
             logits_MK = head.logits(self.validation_features[layer])
             held = HeldOut.of(
                 logits_MK, self.validation.targets_N, seed=seed, method="validation split"
@@ -202,18 +215,20 @@ class Comparison:
         held_N = held_out_folds(self.data.targets_N, folds=FOLDS, seed=self.setup.config.seed) == 0
         compared = len(methods) > 1 or head is not None
         if int(held_N.sum()) < CALIBRATION_LABELS or not (compared or self.setup.config.calibrate):
-            return head or Decision(method=methods[0], layer=layer)
+            if head is not None:
+                return replace(head, untried=tuple(methods))
+            return Decision(method=methods[0], layer=layer, untried=tuple(methods[1:]))
         kept = self.data.rows(~held_N)
         trials = [
             Trial(method, layer, self._of_network(classifier, self.data.rows(held_N)))
             for method, classifier in self._trained(methods, layer, kept, len(methods) + 1)
         ]
         if head is None:
-            return replace(self._best(trials, []), trainings=len(methods) + 1)
+            return replace(self._best(trials), trainings=len(methods) + 1)
         refitted = self._refitted(head, held_N)
-        decision = self._best([refitted, *trials], head.trials)
+        decision = self._best([refitted, *trials], others=head.trials)
         if decision.chosen is refitted:
-            return replace(head, trials=decision.trials)
+            return replace(head, trials=decision.trials, trainings=len(methods) + 1)
         return replace(decision, trainings=len(methods) + 1)
 
     def _on_validation(self, methods: Sequence[str], layer: str, head: Decision | None) -> Decision:
@@ -223,14 +238,23 @@ class Comparison:
             Trial(method, layer, self._of_network(classifier, self.validation))
             for method, classifier in trained.items()
         ]
-        if head is None or head.chosen is None:
-            decision = self._best(trials, [])
+        if head is None or head.chosen is None or head.held_out is None:
+            decision = self._best(trials)
         else:
             others = [trial for trial in head.trials if trial is not head.chosen]
-            decision = self._best([head.chosen, *trials], others)
-        return replace(decision, classifier=trained.get(decision.method))
+            # The best head was chosen on these labels, too.
+            whole = replace(head.chosen, held_out=head.held_out)
+            decision = self._best([head.chosen, *trials], others=others, honest=[whole, *trials])
+        return replace(decision, classifier=trained.get(decision.method), trainings=len(methods))
 
-    def _best(self, trials: list[Trial], others: list[Trial]) -> Decision:
+    def _best(
+        self,
+        trials: list[Trial],
+        *,
+        others: Sequence[Trial] = (),
+        honest: Sequence[Trial] | None = None,
+    ) -> Decision:
+        """The best trial; `honest` has the trials with predictions that no choice flatters."""
         weights_K = self.setup.weights_K
         chosen = trials[choose(trials, weights_K=weights_K)]
         return Decision(
@@ -238,7 +262,7 @@ class Comparison:
             layer=chosen.layer,
             trials=[*others, *trials],
             chosen=chosen,
-            held_out=predictions_of_choice(trials, weights_K=weights_K),
+            held_out=predictions_of_choice(honest or trials, weights_K=weights_K),
         )
 
     def _trained(
@@ -248,10 +272,8 @@ class Comparison:
         setup = with_share_of_budget(self.setup, trainings)
         trained = []
         for method in methods:
-            if trainings == 1:
-                run = self.phases.begin(f"training {method}")
-            else:
-                run = self.phases.begin(f"trying {method}", folder=f"trial-{method}")
+            verb = "training" if trainings == 1 else "trying"
+            run = self.phases.begin(f"{verb} {method}", folder=f"trial-{method}-{layer}")
             network = train_network(setup, data, method=method, layer=layer, run=run)
             trained.append((method, network))
         return trained

@@ -34,7 +34,8 @@ class Finetuned:
         classifier: On the CPU, in eval mode; its head is calibrated.
         report: method, layer, candidates (each with its accuracy), l2, class_weights, temperature,
             calibration_error_before and _after, cross_validation (a `Score` on labels of the
-            training set that were held out, or None), warnings (sentences).
+            training set that were held out, or None), trainings (networks that were trained, of
+            equal shares of a time budget), warnings (sentences).
         held_out: Predictions of labels that were not trained on, by the whole procedure (the
             choice of method and layer included); None when there are none.
     """
@@ -55,6 +56,7 @@ def finetune(  # noqa: PLR0913 — a stage's inputs; each is a noun of its own
     run: Run,
     projection: ProjectionHead | None = None,
     validation: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None,
+    other_trainings: int = 0,
 ) -> Finetuned:
     """Train a classifier on labelled canvases.
 
@@ -73,6 +75,8 @@ def finetune(  # noqa: PLR0913 — a stage's inputs; each is a noun of its own
         run: Device, callbacks, checkpoints.
         projection: The projection head that the encoder was pre-trained with; stays as it is.
         validation: Canvases and class indices that are never trained on.
+        other_trainings: Trainings outside of this call with which it shares a time budget; all
+            have the same share.
 
     Raises:
         ValueError: Images and targets do not fit together, or the layer is not there.
@@ -90,6 +94,7 @@ def finetune(  # noqa: PLR0913 — a stage's inputs; each is a noun of its own
         preprocessing=preprocessing,
         class_count=class_count,
         weights_K=class_weights(data.targets_N, class_count=class_count, rule=config.class_weights),
+        other_trainings=other_trainings,
     )
     warnings = label_warnings(
         data.targets_N, class_count=class_count, weighted=setup.weights_K is not None
@@ -97,6 +102,11 @@ def finetune(  # noqa: PLR0913 — a stage's inputs; each is a noun of its own
     checked = _usable_validation(validation, class_count, warnings)
     comparison = Comparison(setup, data, checked, Phases(run))
     decision = comparison.decide()
+    if decision.untried:
+        warnings.append(
+            f"{' and '.join(decision.untried)} not tried: a fifth of {len(data)} labels is too "
+            f"few to compare networks on, {CALIBRATION_LABELS} or more are needed."
+        )
     classifier, l2 = comparison.carry_out(decision)
     calibration = _calibrate(classifier, decision, config, warnings)
     report = {
@@ -109,6 +119,7 @@ def finetune(  # noqa: PLR0913 — a stage's inputs; each is a noun of its own
         "calibration_error_before": calibration.error_before if calibration else None,
         "calibration_error_after": calibration.error_after if calibration else None,
         "cross_validation": _cross_validation(decision, checked),
+        "trainings": decision.trainings,
         "warnings": warnings,
     }
     return Finetuned(classifier.cpu().eval(), report, decision.held_out)

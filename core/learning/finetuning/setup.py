@@ -26,6 +26,7 @@ class Setup:
         preprocessing: The encoder's.
         class_count: Classes of the head.
         weights_K: Weights of the classes in the loss, None for all alike.
+        other_trainings: Trainings outside of this call that share its time budget.
     """
 
     encoder: Encoder
@@ -34,6 +35,7 @@ class Setup:
     preprocessing: Preprocessing
     class_count: int
     weights_K: Tensor | None
+    other_trainings: int = 0
 
     def fitter(self, method: str) -> HeadFitter:
         """How heads on cached features are fitted."""

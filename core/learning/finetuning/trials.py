@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class HeldOut:
         return cls(logits_MK, targets_M, part_M, method)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trial:
     """One candidate and how it did."""
 
@@ -49,8 +50,12 @@ class Trial:
     held_out: HeldOut
     l2: float | None = None
 
+    @cached_property
     def loss_of_each(self) -> Tensor:
-        """Cross-entropy of every held-out label, after a temperature that other labels chose."""
+        """Cross-entropy of every held-out label, after a temperature that other labels chose.
+
+        Computed once: with many classes the temperatures take longer than the choice.
+        """
         held = self.held_out
         logits_MK = cross_fitted(held.logits_MK, held.targets_M, held.part_M)
         return functional.cross_entropy(logits_MK.double(), held.targets_M, reduction="none")
@@ -65,7 +70,7 @@ class Trial:
             "interval_95": list(wilson_interval(score.correct, score.total)),
             "correct": score.correct,
             "total": score.total,
-            "log_loss": float(self.loss_of_each().mean()),
+            "log_loss": float(self.loss_of_each.mean()),
             "l2": self.l2,
         }
 
@@ -86,7 +91,7 @@ def choose(trials: Sequence[Trial], *, weights_K: Tensor | None = None) -> int:
 
 
 def _choose_on(trials: Sequence[Trial], rows_M: Tensor, weights_K: Tensor | None) -> int:
-    losses_TM = torch.stack([trial.loss_of_each() for trial in trials])[:, rows_M]
+    losses_TM = torch.stack([trial.loss_of_each for trial in trials])[:, rows_M]
     if weights_K is not None:
         losses_TM = losses_TM * weights_K.double()[trials[0].held_out.targets_M[rows_M]]
     best = losses_TM[int(losses_TM.mean(dim=1).argmin())]

@@ -49,6 +49,7 @@ def pretrain(
     *,
     run: Run,
     targets_N: NDArray[np.int64] | None = None,
+    probe_targets_N: NDArray[np.int64] | None = None,
     encoder: Encoder | None = None,
 ) -> Pretrained:
     """Train an encoder, and a projection head on top of it, on canvases.
@@ -58,8 +59,10 @@ def pretrain(
         config: See `SimCLRConfig`.
         preprocessing: What the canvases were made with.
         run: Device, callbacks, checkpoints.
-        targets_N: Classes, −1 where there is no label. They serve to look at the features while
-            they are trained, and if `config.use_labels` says so, in the loss.
+        targets_N: Classes, −1 where there is no label. They serve in the loss if
+            `config.use_labels` says so, else to look at the features while they are trained.
+        probe_targets_N: Classes to look at the features by in their place: labels that attract
+            are learnt by heart and say nothing of the features.
         encoder: Go on from a copy of this one, in place of `config.init`.
 
     Raises:
@@ -67,7 +70,11 @@ def pretrain(
         Stopped: The run was asked to stop.
         Diverged: The loss became infinite or not a number.
     """
-    targets = _checked(config, images_NHWC, preprocessing, targets_N)
+    _require_consistent(config, preprocessing, labelled=targets_N is not None)
+    targets = _as_tensor(targets_N, len(images_NHWC))
+    shown = _as_tensor(probe_targets_N, len(images_NHWC))
+    if shown is None and not config.use_labels:
+        shown = targets
     seed_everything(config.seed)
     learner = copy.deepcopy(encoder) if encoder is not None else _new_encoder(config)
     spec = _projection_of(learner, config)
@@ -75,7 +82,7 @@ def pretrain(
     if targets is not None and config.use_labels:
         task.targets_N = targets.to(run.device)
     fingerprint = _fingerprint(config, images=len(images_NHWC), targets_N=targets, start=encoder)
-    monitor = _monitor(task, images_NHWC, targets, run.device)
+    monitor = _monitor(task, images_NHWC, shown, run.device)
     finished = run.trainer(TrainerConfig.of(config), fingerprint=fingerprint).fit(
         task, images_NHWC, batches=_batches(len(images_NHWC), config, targets), monitor=monitor
     )
@@ -84,25 +91,25 @@ def pretrain(
     return Pretrained(encoder=learner, projection=task.projection, spec=spec, report=report)
 
 
-def _checked(
-    config: SimCLRConfig,
-    images_NHWC: NDArray[np.uint8],
-    preprocessing: Preprocessing,
-    targets_N: NDArray[np.int64] | None,
-) -> Tensor | None:
+def _require_consistent(
+    config: SimCLRConfig, preprocessing: Preprocessing, *, labelled: bool
+) -> None:
     found = (preprocessing.image_size, preprocessing.channels)
     if found != (config.image_size, config.channels):
         raise ValueError(
             f"image_size and channels: found {(config.image_size, config.channels)}, "
             f"the preprocessing has {found}"
         )
+    if config.use_labels and not labelled:
+        raise ValueError("use_labels: there are no labels")
+
+
+def _as_tensor(targets_N: NDArray[np.int64] | None, images: int) -> Tensor | None:
     if targets_N is None:
-        if config.use_labels:
-            raise ValueError("use_labels: there are no labels")
         return None
-    if len(targets_N) != len(images_NHWC):
+    if len(targets_N) != images:
         raise ValueError(
-            f"targets: found {len(targets_N)}, one for each of {len(images_NHWC)} images is needed"
+            f"targets: found {len(targets_N)}, one for each of {images} images is needed"
         )
     return torch.from_numpy(np.asarray(targets_N, dtype=np.int64))
 

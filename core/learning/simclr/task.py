@@ -53,9 +53,9 @@ class SimCLRTask:
 
     @property
     def chance(self) -> float | None:
-        """The loss without learning; with labels it depends on those of the batch."""
+        """The loss without learning; with labels only L_out's does not depend on the batch."""
         config = self.config
-        if self.targets_N is not None:
+        if self.targets_N is not None and config.loss != "supcon":
             return None
         return chance_loss(views=config.views, batch_size=config.batch_size, loss=config.loss)
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 from PIL import Image
+from sqlalchemy.orm import Session
 
+from core.config import Settings
 from core.datasets.snapshot import split_of
+from core.db.models import Dataset
 from core.inference.previews import sheet_shape
+from core.jobs.previews import LARGEST_IMAGES, _facts, _least, _spread
 from tests.integration.api.problems import assert_problem, pictures
 
 Add = Callable[..., str]
@@ -127,3 +133,57 @@ def test_without_images_there_is_nothing_to_see(client: TestClient, add_dataset:
     body = assert_problem(ask(client, add_dataset()), 422, "found no images; upload")
     assert body["type"].endswith("NotEnoughImages")
     assert_problem(ask(client, NOWHERE), 404, NOWHERE)
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0.2, 0.3), (0.0, 0.0), (0.1, 0.0), (0.3, 0.5)])
+def test_the_database_counts_and_chooses_as_a_loop_does(
+    add_dataset: Add,
+    client: TestClient,
+    session: Callable[[], Session],
+    *,
+    validation: float,
+    test: float,
+) -> None:
+    fractions = {"test_fraction": test, "validation_fraction": validation}
+    files: dict[str, bytes] = {}
+    for side in (9, 14, 21):
+        files |= {f"{side}{name}": data for name, data in grey_pictures(13, side).items()}
+    dataset_id = add_dataset(files, **fractions)
+    url = f"/datasets/{dataset_id}/images?limit=100"
+    images = {item["sha256"]: item for item in client.get(url).json()["items"]}
+    split = {sha256: split_of(sha256, **fractions) for sha256 in images}
+    known = [image for sha256, image in images.items() if split[sha256] != "test"]
+    training = sorted(sha256 for sha256 in images if split[sha256] == "train")
+    with session() as opened:
+        dataset = opened.get_one(Dataset, UUID(dataset_id))
+        facts, count = _facts(opened, dataset)
+        chosen = [image.sha256 for image in _spread(opened, dataset, count, 3)]
+    assert (len(images), count, facts.images) == (39, len(training), len(known))
+    median = statistics.median(min(image["width"], image["height"]) for image in known)
+    assert facts.median_short_side == int(median)
+    assert facts.greyscale
+    assert chosen == [training[i * count // 3] for i in range(3)]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.1 + 0.2, 1 / 3, 0.5, 0.9, 1e-19])
+def test_the_first_number_of_a_split_is_exact(fraction: float) -> None:
+    least = _least(fraction)
+    assert least / 2**64 >= fraction
+    assert least == 0 or (least - 1) / 2**64 < fraction
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_images_that_take_long_to_read(
+    client: TestClient, dataset_id: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = client.get(f"/datasets/{dataset_id}/images").json()["items"]
+    pixels = {item["sha256"]: item["width"] * item["height"] for item in listed}
+    total, largest = sum(pixels.values()), max(pixels.values())
+    monkeypatch.setattr(settings, "max_image_pixels", -(-total // LARGEST_IMAGES))
+    assert ask(client, dataset_id, image_size=8).status_code == 200
+    monkeypatch.setattr(settings, "max_image_pixels", (total - 1) // LARGEST_IMAGES)
+    refused = ask(client, dataset_id, image_size=8)
+    body = assert_problem(refused, 422, f"n: found {len(pixels)} images of {total:,} pixels")
+    assert f"({largest:,})" in body["detail"]
+    assert any(sha256 in body["detail"] for sha256 in pixels)
+    assert ask(client, dataset_id, image_size=8, n=1).status_code == 200

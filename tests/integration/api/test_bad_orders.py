@@ -127,8 +127,6 @@ def test_jobs_that_make_no_sense(
     refused("model_id and needs", stage="distill", model_id=str(classifier), needs=NOWHERE)
     refused(r"^finetune\.train: .*not permitted; found 'full'", stage="finetune", train="full")
     refused(r"^finetune\.method: .*supcon", stage="finetune", method="head")
-    refused("found a classifier", stage="pretrain", model_id=str(classifier))
-    refused("found a classifier", stage="pipeline", pretrain={"model_id": str(classifier)})
     teacher: dict[str, Any] = {"stage": "distill", "model_id": str(classifier), "batch_size": 2}
     refused("student_model_id: no model", 404, **teacher, student_model_id=NOWHERE)
     refused("alpha: found 0.5 and no labels", **teacher, alpha=0.5)

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from core.db.models import Model
+from core.db.models import Job, Model
 from tests.integration.api.problems import assert_problem, pictures
 from tests.tiny_models import CLASSES, SIDE
 
@@ -57,6 +57,26 @@ def test_pretraining_goes_on_from_an_encoder(plan_of: Callable[..., Any], encode
     plan = plan_of("pretrain", batch_size=8, model_id=str(encoder), use_labels=True)
     assert network(plan) == COLOURED
     assert (plan["stem"], plan["label_share"]) == ("small", 0.25)
+
+
+def test_pretraining_goes_on_from_the_encoder_of_a_classifier(
+    plan_of: Callable[..., Any], classifier: UUID
+) -> None:
+    plan = plan_of("pretrain", batch_size=8, model_id=str(classifier))
+    assert (*network(plan), plan["stem"]) == (*COLOURED, "small")
+
+
+def test_a_job_that_needs_one_planned_by_the_first_version(
+    client: TestClient, labelled: str, plan_of: Callable[..., Any], session: Callable[[], Session]
+) -> None:
+    body = {"stage": "pretrain", "dataset_id": labelled, "batch_size": 8}
+    needed = client.post("/jobs", json=body).json()
+    later = {"stem", "init", "projection_layers", "projection_dim", "micro_batch_size"}
+    old = {name: value for name, value in needed["plan"].items() if name not in later}
+    with session() as opened, opened.begin():
+        opened.execute(update(Job).where(Job.id == UUID(needed["id"])).values(plan=old))
+    plan = plan_of("finetune", needs=needed["id"])
+    assert (plan["stem"], plan["layer"]) == (needed["plan"]["stem"], "encoder")
 
 
 def test_a_pipeline_that_goes_on_from_models(

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import ImageInvalid, Overloaded
-from core.inference import previews
-from core.inference.previews import GAP, Asked, cell_side, draw_views, sheet_shape
+from core.inference.previews import AT_ONCE, GAP, Asked, cell_side, draw_views, sheet_shape
 from core.learning.augmentations import PRESETS, augment
 from core.learning.preprocessing import Preprocessing
 
@@ -92,12 +91,20 @@ def test_an_image_that_cannot_be_read_ends_it_and_the_next_is_drawn() -> None:
     assert draw_views(loads_of(pixels(1)), ASKED)
 
 
-def test_who_comes_while_one_is_drawn_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(previews, "WAIT_SECONDS", 0.01)
+def test_others_are_drawn_while_one_decodes_and_too_many_are_told_so() -> None:
+    drawn: list[bytes] = []
 
-    def asks_again() -> Pixels:
-        with pytest.raises(Overloaded, match="try again"):
-            draw_views(loads_of(pixels(1)), ASKED)
-        return pixels(1)[0]
+    def nested(places: int) -> Callable[[], Pixels]:
+        def load() -> Pixels:
+            if places:
+                drawn.append(draw_views([nested(places - 1)], ASKED))
+            else:
+                with pytest.raises(Overloaded, match="try again"):
+                    draw_views(loads_of(pixels(1)), ASKED)
+            return pixels(1)[0]
 
-    assert draw_views([asks_again], ASKED)
+        return load
+
+    alone = draw_views(loads_of(pixels(1)), ASKED)
+    assert draw_views([nested(AT_ONCE - 1)], ASKED) == alone
+    assert drawn == [alone] * (AT_ONCE - 1)

@@ -136,6 +136,13 @@ def test_very_many_labels() -> None:
     assert (plan_of()["solver"], plan_of(data)["solver"]) == ("lbfgs", "sgd")
 
 
+@pytest.mark.parametrize(("each", "solver"), [(4, "lbfgs"), (5, "sgd")])
+def test_labels_times_classes_decide_on_the_solver(each: int, solver: str) -> None:
+    data = replace(FEW, labels_per_class={f"c{number}": each for number in range(500)})
+    assert plan_of(data)["solver"] == solver
+    assert plan_of(data, solver="lbfgs")["solver"] == "lbfgs"
+
+
 def test_the_baseline_has_a_plan_of_its_own() -> None:
     plan = plan_of(method="linear", baseline=True, epochs=7, encoder_learning_rate=0.2)
     assert "epochs" not in plan

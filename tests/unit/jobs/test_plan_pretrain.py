@@ -6,9 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from core.errors import NotEnoughLabels, SpecInvalid
 from core.jobs.plan import DataFacts, Device, Parent, parent_of, plan_pretrain
+from core.jobs.plan.memory import FINER_UP_TO, SAVED_MB, saved_mb
+from core.learning.encoders import create_encoder
 
 DATA = DataFacts(
     images=1500, labels_per_class={"a": 5, "b": 7}, greyscale=True, median_short_side=16
@@ -81,6 +84,70 @@ def test_memory_is_bounded(device: Device, batch: int, views: int, expected: int
     assert (plan["micro_batch_size"], plan["batch_size"]) == (expected, batch)
     at_once = plan_pretrain({**options, "micro_batch_size": None}, data, device)
     assert at_once["micro_batch_size"] is None
+
+
+@pytest.mark.parametrize(
+    ("device", "encoder", "size", "expected"),
+    [
+        ("cpu", "resnet10", 28, None),  # 1.1 MB a view, 512 views
+        ("cpu", "resnet10", 64, None),
+        ("cpu", "resnet18", 32, None),  # 4.7 MB
+        ("cpu", "resnet18", 64, 106),  # 18.8 MB: 212 views
+        ("cpu", "resnet18", 224, 90),  # 22.2 MB: 180 views
+        ("cpu", "resnet50", 224, 23),  # 86 MB: 46 views
+        ("cpu", "resnet50", 512, 4),  # 449 MB: 8 views
+        ("cpu", "vit_b_16", 224, 17),  # 117.6 MB: 34 views
+        ("cuda", "resnet18", 64, None),
+        ("cuda", "resnet50", 224, 69),  # 139 views
+    ],
+)
+def test_memory_grows_with_the_encoder_and_the_image(
+    device: Device, encoder: str, size: int, expected: int | None
+) -> None:
+    options = {"batch_size": 256, "encoder": encoder, "image_size": size}
+    plan = plan_pretrain(options, replace(DATA, images=5_000), device)
+    assert plan["micro_batch_size"] == expected
+
+
+@pytest.mark.parametrize("views", [2, 16])
+def test_a_part_has_at_least_two_images(views: int) -> None:
+    options = {"batch_size": 64, "views": views, "encoder": "wide_resnet50_2", "stem": "small"}
+    plan = plan_pretrain({**options, "image_size": 512}, DATA, "cpu")
+    assert plan["micro_batch_size"] == 2
+
+
+@pytest.mark.parametrize(
+    ("encoder", "stem", "size"),
+    [
+        *((name, stem, 64) for name in SAVED_MB for stem in ("small", "imagenet")),
+        *((name, "small", 16) for name in FINER_UP_TO),
+        ("resnet10", "small", 32),
+        ("vit_b_16", "small", 32),
+    ],
+)
+def test_what_a_view_takes_is_what_autograd_keeps(encoder: str, stem: str, size: int) -> None:
+    network = create_encoder(encoder, image_size=size, channels=3, stem=stem).train()
+    own = {part.data_ptr() for part in (*network.parameters(), *network.buffers())}
+    kept: dict[int, torch.Tensor] = {}  # by address, alive so that none is used twice
+
+    def keep(saved: torch.Tensor) -> torch.Tensor:
+        kept[saved.untyped_storage().data_ptr()] = saved
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+        network(torch.zeros(2, 3, size, size))
+    storages = [part.untyped_storage() for address, part in kept.items() if address not in own]
+    measured = sum(storage.nbytes() for storage in storages) / 2 / 1e6
+    estimate = saved_mb({"encoder": encoder, "stem": stem, "image_size": size})
+    assert estimate == pytest.approx(measured, rel=0.1)
+
+
+def test_a_plan_of_the_first_version_leaves_its_network_behind() -> None:
+    plan = plan_pretrain({}, DATA, "cpu")
+    later = ("stem", "init", "projection_layers", "projection_dim")
+    old = {name: value for name, value in plan.items() if name not in later}
+    assert parent_of(old) == replace(parent_of(plan), has_projection=False)
+    assert parent_of({**old, "image_size": 96}).stem == "imagenet"
 
 
 def test_a_part_larger_than_the_batch() -> None:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from core.learning.calibration import cross_fitted
 from core.learning.data import stratified_folds
 from core.learning.determinism import generator
 from core.learning.encoders import create_encoder
+from core.learning.finetuning import trials as trials_module
 from core.learning.finetuning.config import FinetuneConfig
 from core.learning.finetuning.contrastive import SupConTask
 from core.learning.finetuning.labelled import class_weights, label_warnings
@@ -37,7 +39,7 @@ def test_what_is_clearly_better_is_chosen() -> None:
 
 def test_what_is_hardly_better_is_not() -> None:
     trials = [trial("linear", 3.0, seed=0), trial("full", 3.05, seed=0)]
-    better = [float(each.loss_of_each().mean()) for each in trials]
+    better = [float(each.loss_of_each.mean()) for each in trials]
     assert better[1] < better[0]
     first = trials[0].held_out
     noise = 0.5 * torch.randn(100, 4, generator=torch.Generator().manual_seed(9))
@@ -77,6 +79,22 @@ def test_no_part_decides_on_its_own_predictions() -> None:
     second = Trial("full", "encoder", HeldOut(loud, held.targets_M, held.part_M, "of a test"))
     found = predictions_of_choice([trials[0], second])
     assert torch.equal(found.logits_MK[rows], held.logits_MK[rows])
+
+
+def test_temperatures_are_fitted_once_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[int] = []
+    real = cross_fitted
+
+    def counted(logits: Tensor, targets: Tensor, part: Tensor) -> Tensor:
+        fitted.append(len(targets))
+        return real(logits, targets, part)
+
+    monkeypatch.setattr(trials_module, "cross_fitted", counted)
+    tried = [trial(name, 2.0, seed=seed) for seed, name in enumerate(("linear", "full", "supcon"))]
+    choose(tried)
+    predictions_of_choice(tried)
+    assert all(each.to_dict()["log_loss"] > 0 for each in tried)
+    assert fitted == [100] * 3
 
 
 def test_balanced_weights_are_scikit_learns() -> None:

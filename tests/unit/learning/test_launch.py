@@ -20,6 +20,7 @@ from core.learning.trainer import Stopped
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 1), dtype=np.uint8)
 TARGETS = np.arange(64) % 5 - 1
+PROBED = np.where(TARGETS < 0, np.arange(64) % 2, -1)
 PREPROCESSING = Preprocessing(image_size=16, channels=1, mean=(0.5,), std=(0.3,))
 CONFIG = SimCLRConfig(
     encoder="resnet10_tiny",
@@ -40,7 +41,12 @@ def launch(
     run: Run, images: NDArray[np.uint8] = IMAGES, config: SimCLRConfig = CONFIG
 ) -> Pretrained:
     return pretrain_in_processes(
-        images, config, PREPROCESSING, processes=2, run=run, targets_N=TARGETS[: len(images)]
+        images,
+        config,
+        PREPROCESSING,
+        run=replace(run, processes=2),
+        targets_N=TARGETS[: len(images)],
+        probe_targets_N=PROBED[: len(images)],
     )
 
 
@@ -51,6 +57,7 @@ def test_stopped_and_resumed_it_ends_as_if_it_had_not(tmp_path: Path) -> None:
     expected = launch(Run(on_step=whole.append), mapped)
     assert [progress.step for progress in whole] == list(range(1, STEPS + 1))
     assert expected.report["steps"] == STEPS
+    assert expected.report["knn_images"] == (PROBED >= 0).sum()
 
     first: list[Progress] = []
     with pytest.raises(Stopped, match="stopped after step"):
@@ -95,4 +102,4 @@ def test_a_killed_process_ends_all() -> None:
 @pytest.mark.parametrize("processes", [1, 3])
 def test_impossible_numbers_of_processes(processes: int) -> None:
     with pytest.raises(ValueError, match=f"processes: found {processes}, allowed are 2 and more"):
-        pretrain_in_processes(IMAGES, CONFIG, PREPROCESSING, processes=processes, run=Run())
+        pretrain_in_processes(IMAGES, CONFIG, PREPROCESSING, run=Run(processes=processes))

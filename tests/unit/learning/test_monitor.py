@@ -87,13 +87,29 @@ def test_only_labelled_images_have_neighbours(bars: Bars, preprocessing: Preproc
     assert made.report()["knn_images"] == 24
 
 
-@pytest.mark.parametrize("labels", ["none", "one class", "one label"])
+LONE = np.where(np.arange(240) < 4, np.arange(240), -1)
+
+
+def test_a_lone_label_is_not_asked_for(bars: Bars, preprocessing: Preprocessing) -> None:
+    """Its class has no other image that could name it: it would always count as wrong."""
+    few = np.where(np.arange(240) < 24, bars[1], -1)
+    few[100] = 9
+    made = monitor(bars, preprocessing, targets=few)
+    made.due(10, 10)
+    made.look(10)
+    assert made.report()["knn_images"] == 24
+
+
+@pytest.mark.parametrize("labels", ["none", "one class", "one label", "one label a class"])
 def test_without_two_classes_there_is_nothing_to_name(
     bars: Bars, preprocessing: Preprocessing, labels: str
 ) -> None:
-    targets = {"none": None, "one class": bars[1] * 0, "one label": np.full(240, -1)}[labels]
-    if targets is not None and labels == "one label":
-        targets[7] = 0
+    targets = {
+        "none": None,
+        "one class": bars[1] * 0,
+        "one label": np.where(LONE == 0, 0, -1),
+        "one label a class": LONE,
+    }[labels]
     made = monitor(bars, preprocessing, targets=targets)
     made.due(10, 10)
     assert set(made.look(10)) == {"rankme", "alignment", "uniformity"}

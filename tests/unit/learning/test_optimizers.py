@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from core.learning.encoders import create_encoder
 from core.learning.optimizers import (
     OPTIMIZERS,
     OptimizerConfig,
@@ -144,3 +145,19 @@ def test_the_first_factor_that_fits_counts() -> None:
     }
     for key, parameter in module.named_parameters():
         assert factors[id(parameter)] == (1.0 if key.startswith("0.3.") else 0.1)
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "convnext_tiny", "mobilenet_v3_small"])
+def test_only_weights_of_linear_layers_and_convolutions_decay(name: str) -> None:
+    with torch.device("meta"):
+        module = create_encoder(name, image_size=64, channels=3)
+    config = OptimizerConfig(name="sgd", learning_rate=0.1, weight_decay=0.5)
+    groups = build_optimizer(module, config).param_groups
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    weights = {
+        id(layer.in_proj_weight if isinstance(layer, nn.MultiheadAttention) else layer.weight)
+        for layer in module.modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.MultiheadAttention)
+    }
+    assert decayed == weights
+    assert sum(len(group["params"]) for group in groups) == len(list(module.parameters()))

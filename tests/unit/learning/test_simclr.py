@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from core.learning.augmentations import AugmentationConfig
 from core.learning.encoders import Encoder, create_encoder
+from core.learning.evaluation import features, knn_accuracy
 from core.learning.heads import ProjectionHead, ProjectionSpec
 from core.learning.losses import contrastive_loss
 from core.learning.preprocessing import Preprocessing
@@ -181,7 +183,10 @@ def test_images_of_a_class_attract(preprocessing: Preprocessing, bars: Bars) -> 
     assert result.loss.item() == pytest.approx(expected.item(), rel=1e-5)
     alone = contrastive_loss(z_ND, torch.arange(5).repeat(2), loss="supcon", temperature=0.2)
     assert result.loss.item() != pytest.approx(alone.item(), rel=1e-3)
-    assert "chance_loss" not in result.metrics
+    chance = math.log(config.views * config.batch_size - 1)
+    assert float(result.metrics["chance_loss"]) == pytest.approx(chance)
+    other = task(dataclasses.replace(config, loss="dcl"), preprocessing, targets_N=targets_N)
+    assert other.chance is None, "it depends on how many of a class a batch has"
 
 
 def test_few_labels_shape_the_features(bars: Bars, preprocessing: Preprocessing) -> None:
@@ -189,9 +194,23 @@ def test_few_labels_shape_the_features(bars: Bars, preprocessing: Preprocessing)
     config = dataclasses.replace(
         SIMCLR, epochs=6, use_labels=True, loss="supcon", label_share=0.4, temperature=0.2
     )
-    joint = pretrain(bars[0], config, preprocessing, run=Run(), targets_N=few)
+    others = np.where(few < 0, bars[1], -1)
+    joint = pretrain(
+        bars[0], config, preprocessing, run=Run(), targets_N=few, probe_targets_N=others
+    )
+    assert joint.report["knn_images"] == 240 - 24, "those that were trained on say nothing"
     assert joint.report["final"]["knn_accuracy"] > 0.9
-    assert joint.report["chance_loss"] is None
+    found = knn_accuracy(
+        features(joint.encoder, bars[0][:24], preprocessing),
+        torch.from_numpy(bars[1][:24]),
+        features(joint.encoder, bars[0][24:], preprocessing),
+        torch.from_numpy(bars[1][24:]),
+        neighbours=3,
+    )
+    assert found > 0.9
+    without = dataclasses.replace(config, epochs=1)
+    blind = pretrain(bars[0], without, preprocessing, run=Run(), targets_N=few)
+    assert "knn_accuracy" not in blind.report["final"]
 
 
 def test_micro_batches_see_their_views_twice(bars: Bars, preprocessing: Preprocessing) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,18 @@ def test_a_budget_decides_how_long() -> None:
     assert rates[:5] == pytest.approx([0.05 * (n + 1) / 6 for n in range(5)])
     assert rates[5:12] == pytest.approx([0.05] * 7, rel=1e-2), "no decay before the end is known"
     assert rates[-1] < 1e-4
+
+
+def test_a_short_budget_warms_up_all_the_same() -> None:
+    config = dataclasses.replace(BUDGET, warmup_epochs=100.0)
+    clock, seen = Clock(), list[Progress]()
+    Trainer(config, on_step=seen.append, clock=clock).fit(Brightness(clock, lambda _: 0.5), IMAGES)
+    rates = [progress.metrics["learning_rate"] for progress in seen]
+    peak = rates.index(max(rates))
+    assert len(rates) / 20 < peak < len(rates) / 4
+    assert max(rates) == pytest.approx(0.05, rel=0.01)
+    rises = [later - earlier for earlier, later in pairwise(rates)]
+    assert max(rises) < 0.05 / 20, "no jump when the length becomes known"
 
 
 def test_an_interrupted_budget_goes_on(tmp_path: Path) -> None:

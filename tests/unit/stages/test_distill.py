@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.auth import Caller
 from core.config import Settings
 from core.datasets.snapshot import SnapshotItem
-from core.db.models import Model
+from core.db.models import Dataset, Model
 from core.db.session import make_engine, session_factory
 from core.errors import SpecInvalid
 from core.jobs import leases
@@ -54,11 +54,24 @@ class Project:
             [job] = submit(session, self.caller, spec, store=self.store, settings=self.settings)
             return job.id
 
-    def model(self, *, classes: tuple[str, ...] = (), channels: int = 1, seed: int = 0) -> UUID:
+    def model(
+        self,
+        *,
+        classes: tuple[str, ...] = (),
+        channels: int = 1,
+        seed: int = 0,
+        hidden_dim: int | None = None,
+        metrics: dict[str, Any] | None = None,
+    ) -> UUID:
         """An untrained model, as if a job had made it."""
         job_id, model_id = self.job("pretrain", encoder="resnet10_tiny", batch_size=32), uuid4()
         manifest, digest = publish_tiny_model(
-            self.store, classes=classes, channels=channels, seed=seed
+            self.store,
+            classes=classes,
+            channels=channels,
+            seed=seed,
+            hidden_dim=hidden_dim,
+            metrics=metrics,
         )
         with self.sessions.begin() as session:
             session.add(
@@ -178,7 +191,9 @@ def test_a_student_from_an_encoder_is_measured_beside_its_teacher(project: Proje
     metrics = json.loads(json.dumps(outcome.metrics))
     splits = {item.split for item in context.items() if item.label} - {"train"}
     for who in ("teacher", "student"):
-        assert {"parameters", "multiply_adds", "images_per_second"} | splits == set(metrics[who])
+        costs = {"parameters", "multiply_adds", "images_per_second"}
+        assert costs | splits == set(metrics[who]) - {"cross_validation"}
+    assert metrics["warnings"] == []
     assert metrics["teacher"]["parameters"] == metrics["student"]["parameters"]
     for split in splits:
         for name in ("accuracy", "interval_95", "correct", "total"):
@@ -203,3 +218,29 @@ def test_a_student_of_other_images_is_refused(project: Project) -> None:
     context.job.plan["student_model_id"] = str(project.model(channels=3))
     with pytest.raises(SpecInvalid, match="found a model for images of 16 px with 3 channels"):
         run_distill(context)
+
+
+@pytest.mark.parametrize(("student", "hidden_dim"), [("same", 24), ("mobilenet_v3_small", None)])
+def test_the_same_architecture_is_all_of_it(
+    project: Project, student: str, hidden_dim: int | None
+) -> None:
+    teacher_id = project.model(classes=DIGITS, hidden_dim=24)
+    job_id = project.job(
+        "distill", model_id=str(teacher_id), student=student, epochs=1, batch_size=64
+    )
+    outcome = run_distill(project.context(job_id))
+    assert outcome.architecture.hidden_dim == hidden_dim
+    assert isinstance(outcome.module, Classifier)
+    assert (outcome.module.hidden is not None) == (hidden_dim is not None)
+
+
+def test_without_splits_it_says_that_nothing_was_measured(project: Project) -> None:
+    with project.sessions.begin() as session:
+        dataset = session.get_one(Dataset, project.dataset_id)
+        dataset.validation_fraction = dataset.test_fraction = 0.0
+    measured = {"accuracy": 0.9, "method": "5-fold cross-validation of the head"}
+    teacher_id = project.model(classes=DIGITS, metrics={"cross_validation": measured})
+    job_id = project.job("distill", model_id=str(teacher_id), epochs=1, batch_size=64)
+    metrics = run_distill(project.context(job_id)).metrics
+    assert "not measured side by side" in metrics["warnings"][0]
+    assert metrics["teacher"]["cross_validation"] == measured

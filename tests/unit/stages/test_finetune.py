@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 import torch
 from sqlalchemy import select
@@ -17,8 +19,12 @@ from core.db.session import make_engine, session_factory
 from core.jobs import leases
 from core.jobs.submission import submit
 from core.learning.classifier import Classifier
+from core.learning.finetuning import FinetuneConfig, network
+from core.learning.finetuning.supervised import train_supervised
+from core.stages.baseline import config_again
 from core.stages.context import StageContext, load_facts
 from core.stages.finetune import run_finetune
+from core.stages.labelled import labelled_images
 from core.stages.outcome import publish
 from core.stages.pretrain import run_pretrain
 from core.storage.store import open_store
@@ -113,6 +119,10 @@ def test_splits_take_the_place_of_held_out_labels(desk: Desk, encoder_id: UUID) 
     assert metrics["cross_validation"] is None
     assert set(metrics["per_class"]) == {"validation", "test"}
     assert {c["total"] for c in metrics["candidates"]} == {metrics["validation"]["total"]}
+    assert len(metrics["candidates"]) > 1
+    assert "cross-fitted" in metrics["validation"]["method"]
+    counts = metrics["confusion"]["validation"]
+    assert sum(row.get(name, 0) for name, row in counts.items()) == metrics["validation"]["correct"]
     error = metrics["calibration"]["error_after"]
     assert metrics["validation"]["calibration_error"] == error
     assert metrics["baseline"]["method"] == "test split, from random weights"
@@ -144,6 +154,35 @@ def test_the_baseline_answers_the_same_labels(desk: Desk, encoder_id: UUID) -> N
     assert baseline["total"] < manifest["metrics"]["labels"]
 
 
+def test_a_budget_is_shared_by_all_networks_of_the_job(
+    desk: Desk, encoder_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float | None] = []
+    real = train_supervised
+
+    def told(*args: Any, config: FinetuneConfig, **named: Any) -> None:
+        shares.append(config.budget_minutes)
+        real(*args, config=replace(config, budget_minutes=None, epochs=1), **named)
+
+    monkeypatch.setattr(network, "train_supervised", told)
+    options = {"model_id": str(encoder_id), "method": "full", "layer": "encoder"}
+    desk.finetune(**options, baseline=True, budget_minutes=6, batch_size=32)
+    # A trial, the classifier, and two rounds of scratch and finetuned.
+    assert shares == pytest.approx([1.0] * 6)
+    shares.clear()
+    desk.finetune(**options, baseline=True, budget_minutes=6, batch_size=32, split=0.15)
+    assert shares == pytest.approx([3.0] * 2)
+
+
+def test_statistics_of_the_channels_are_not_those_of_test_images(desk: Desk) -> None:
+    context = desk.take(stage="finetune", method="full", **TINY, **SHORT, split=0.3)
+    found = run_finetune(context).preprocessing
+    labelled = labelled_images(context, found, sorted(context.job.class_names))
+    seen = [labelled.split(name)[0] for name in ("train", "validation")]
+    assert found.mean == pytest.approx([np.concatenate(seen).mean() / 255])
+    assert found.mean != pytest.approx([labelled.images_NHWC.mean() / 255])
+
+
 def test_from_scratch(desk: Desk) -> None:
     _, manifest = desk.finetune(method="full", **TINY, **SHORT, calibrate=False)
     metrics = manifest["metrics"]
@@ -152,3 +191,29 @@ def test_from_scratch(desk: Desk) -> None:
     assert metrics["cross_validation"] is None
     assert metrics["calibration"] is None
     assert any("accuracy was not measured" in text for text in metrics["warnings"])
+
+
+def test_a_part_of_the_labels_compares_heads_anew() -> None:
+    auto = FinetuneConfig(method="auto", candidates=("linear", "prototype", "full"), layer="auto")
+    again = config_again(auto, method="prototype", layer="projection")
+    assert (again.method, again.layer) == ("auto", "auto")
+    assert again.candidates == ("linear", "prototype")
+    network = config_again(auto, method="full", layer="projection")
+    assert (network.method, network.layer) == ("full", "projection")
+    asked = config_again(replace(auto, method="linear"), method="linear", layer="encoder")
+    assert (asked.method, asked.layer) == ("linear", "encoder")
+
+
+def test_a_classifier_is_finetuned_again_from_its_encoder(desk: Desk, encoder_id: UUID) -> None:
+    classifier_id, _ = desk.finetune(
+        model_id=str(encoder_id), method="linear", layer="projection", calibrate=False
+    )
+    again_id, manifest = desk.finetune(
+        model_id=str(classifier_id), method="linear", calibrate=False
+    )
+    assert manifest["architecture"]["hidden_dim"] is None, "only its encoder is taken"
+    assert manifest["parent"]["model_id"] == str(classifier_id)
+    context = desk.take(stage="finetune", model_id=str(encoder_id))
+    first, again = context.load_model(encoder_id).encoder, context.load_model(again_id).encoder
+    for before, after in zip(first.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(before, after)

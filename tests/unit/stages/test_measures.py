@@ -67,6 +67,24 @@ def test_every_split_with_labels_is_measured() -> None:
     assert set(metrics["per_class"]) == set(metrics["confusion"]) == {"test"}
 
 
+def test_a_split_that_stands_together_is_not_copied() -> None:
+    splits: list[Split] = ["train", "train", "validation", "test", "test"]
+    items = [
+        SnapshotItem(sha256=f"{row:064d}", label=CLASSES[row % 3], split=split)
+        for row, split in enumerate(splits)
+    ]
+    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
+    together = with_targets(items, images, CLASSES)
+    apart = with_targets(items[::-2] + items[1::2], images[[4, 2, 0, 1, 3]], CLASSES)
+    for split in ("train", "validation", "test"):
+        rows, targets = together.split(split)
+        assert np.shares_memory(rows, images)
+        others, of_others = apart.split(split)
+        assert sorted(rows.ravel()) == sorted(others.ravel())
+        assert sorted(targets) == sorted(of_others)
+        assert together.count(split) == apart.count(split) == len(rows)
+
+
 def test_a_plan_becomes_a_configuration() -> None:
     plan = {
         "stage": "finetune",

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from core.config import Settings
 from core.db.models import Job, Model
 from core.db.session import make_engine, session_factory
-from core.errors import ModelNotFound, WrongModelKind
+from core.errors import ModelNotFound
 from core.jobs import leases
 from core.jobs.submission import submit
 from core.learning.encoders import IMAGENET_STATISTICS, Encoder
@@ -176,25 +176,20 @@ def test_a_run_goes_on_from_a_model(desk: Desk, first: UUID) -> None:
     assert desk.manifest(publish(context, outcome))["parent"]["model_id"] == str(first)
 
 
-def test_a_classifier_is_no_start(desk: Desk) -> None:
-    context = desk.take(epochs=1)
-    model_id = desk.add_classifier(context.job.id)
-    context.job = dataclasses.replace(context.job, model_id=model_id)
-    with pytest.raises(WrongModelKind, match="goes on from an encoder, not a classifier"):
-        run_pretrain(context)
-
-
-def test_labels_of_validation_and_test_images_are_not_looked_at(desk: Desk) -> None:
-    context = desk.take(use_labels=True, epochs=1)
+@pytest.mark.parametrize(("use_labels", "looked_at"), [(False, "train"), (True, "validation")])
+def test_labels_that_attract_are_not_looked_at(
+    desk: Desk, use_labels: bool, looked_at: str
+) -> None:
+    context = desk.take(use_labels=use_labels, epochs=1)
     items = context.items()
-    labelled = [item for item in items if item.label is not None]
-    held_out = [item for item in labelled if item.split != "train"]
-    assert held_out, "the data set has such labels"
+    labels = [item.label for item in items if item.label and item.split == looked_at]
+    assert len(labels) > len(set(labels)), "the data set has such labels"
     outcome = run_pretrain(context)
     report = outcome.metrics["pretraining"]
-    assert report["knn_images"] == len(labelled) - len(held_out)
+    assert report["knn_images"] == sum(labels.count(label) > 1 for label in labels)
     assert outcome.metrics["images"] == sum(item.split != "test" for item in items) < IMAGES
-    assert outcome.config["use_labels"]
+    assert outcome.config["use_labels"] == use_labels
+    assert outcome.metrics["processes"] == 1
 
 
 def test_a_plan_of_an_older_version_still_runs(desk: Desk) -> None:
@@ -221,7 +216,8 @@ def test_imagenet_weights_come_with_their_statistics(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "batch", "found"), [("auto", 32, 1), (1, 32, 1), (2, 32, 2), (3, 32, 2), (8, 21, 7)]
+    ("wanted", "batch", "found"),
+    [("auto", 32, 1), (1, 32, 1), (2, 32, 2), (3, 32, 2), (8, 21, 7), (4, 4, 2), (2, 2, 1)],
 )
 def test_processes_share_a_batch_evenly(
     desk: Desk, wanted: int | str, batch: int, found: int

@@ -101,6 +101,20 @@ def test_progress_says_how_it_goes(database: JobsDatabase, context: StageContext
     said = database.row(context.job.id).progress or {}
     assert (said["phase"], said["data_wait"]) == ("training", 0.123)
     assert (said["message"], said["learning_rate"]) == ("It collapsed.", 0.002)
+    assert "knn_accuracy" not in said, "no look at the encoder was reported"
+
+
+def test_the_last_look_at_the_encoder_stays_with_the_progress(
+    database: JobsDatabase, context: StageContext
+) -> None:
+    looked = {"knn_accuracy": 0.5, "knn_chance": 0.1, "rankme": 3.0, "chance_loss": 5.5}
+    context.report(progress(1))
+    context.report(progress(2, probed=True, metrics=looked))
+    context._reported = 0.0
+    context.report(progress(3, metrics={"chance_loss": 5.5}))
+    said = database.row(context.job.id).progress or {}
+    assert {name: said[name] for name in looked} == looked
+    assert said["step"] == 3
 
 
 def test_a_database_that_is_briefly_away_costs_no_training_and_no_values(
