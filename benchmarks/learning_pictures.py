@@ -232,7 +232,7 @@ def _cells(folder: Path) -> dict[tuple[str, int], list[float]]:
     """
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
     settings: dict[tuple[str, int], Any] = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*-*-*.json")):
         per_class, _, method = path.stem.split("-", 2)
         key = (method, int(per_class))
         if method not in METHODS:

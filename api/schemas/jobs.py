@@ -34,8 +34,8 @@ class FinetuneJobIn(FinetuneOptions, NewEncoder):
     dataset_id: UUID = _DATASET
     model_id: UUID | None = Field(
         default=None,
-        description="The encoder; without it and `needs` training begins with the weights that "
-        "`init` names.",
+        description="The encoder, or a classifier whose encoder is taken; without it and `needs` "
+        "training begins with the weights that `init` names.",
     )
     needs: UUID | None = Field(
         default=None, description="The pretrain job whose encoder to use; it may still run."

@@ -4,7 +4,7 @@ One pre-training on all images without their labels; then, for several draws of 
 labels a class: nearest neighbours on raw pixels and on the encoder's features, the same network
 from scratch, finetuning on the frozen encoder, supervised contrastive learning, and distillation
 to the same and to a smaller network. Each cell is recorded with its settings in
-benchmarks/results/labels; what is there is not computed again.
+benchmarks/results/labels, the encoder beside them; what is there is not computed again.
 
 Run with: python -m benchmarks.label_efficiency [--fresh] [--quick] [--dataset digits]
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.cells import RESULTS, Cell, Results, spread, versions
 from benchmarks.datasets import Dataset, load
-from benchmarks.label_efficiency.encoder import pretrained
+from benchmarks.label_efficiency.encoder import Kept
 from benchmarks.label_efficiency.methods import METHODS, Draw, reference_knn
 from benchmarks.label_efficiency.recipes import Recipe, recipe
 
@@ -39,14 +39,16 @@ SHOWN = {
 
 def compute(dataset: Dataset, chosen: Recipe, results: Results, draws: dict[int, int]) -> None:
     """Fill in the cells that are missing."""
-    settings = {"pretrain": chosen.pretrain.to_dict()}
-    model = pretrained(dataset, chosen.pretrain)
+    kept = Kept(results.folder / dataset.name, chosen.pretrain)
+    model = kept.load(dataset)
+    digest = kept.digest()
+    settings = {"encoder": digest}
     cell = Cell(dataset.name, 0, 0, "reference_knn")
     if results.read(cell, settings) is None:
         results.write(cell, settings, {**reference_knn(dataset, model.encoder), **model.report})
     for per_class, count in draws.items():
         for seed in range(count):
-            draw = Draw(dataset, chosen, model, per_class, seed)
+            draw = Draw(dataset, chosen, model, digest, per_class, seed)
             for method in METHODS:
                 cell = Cell(dataset.name, per_class, seed, method)
                 settings = draw.settings(method)
@@ -66,12 +68,13 @@ def table(
 ) -> dict[str, Any]:
     """Mean and standard deviation of each method, in per cent, as far as it was measured."""
     rows: dict[str, Any] = {}
+    digest = Kept(results.folder / dataset.name, chosen.pretrain).digest()
     for per_class, count in draws.items():
         row: dict[str, list[float] | None] = {}
         for method in METHODS:
             found = []
             for seed in range(count):
-                draw = Draw(dataset, chosen, None, per_class, seed)
+                draw = Draw(dataset, chosen, None, digest, per_class, seed)
                 cell = Cell(dataset.name, per_class, seed, method)
                 record = results.read(cell, draw.settings(method))
                 found += [] if record is None else [record["accuracy"]]
@@ -91,9 +94,8 @@ def show(dataset: Dataset, chosen: Recipe, results: Results, rows: dict[str, Any
             for row in rows.values()
         ]
         print(f"| {title} | {' | '.join(cells)} |")
-    record = results.read(
-        Cell(dataset.name, 0, 0, "reference_knn"), {"pretrain": chosen.pretrain.to_dict()}
-    )
+    digest = Kept(results.folder / dataset.name, chosen.pretrain).digest()
+    record = results.read(Cell(dataset.name, 0, 0, "reference_knn"), {"encoder": digest})
     if record is not None:
         print(
             f"20 neighbours among up to 10,000 labelled images: encoder "

@@ -1,13 +1,13 @@
-"""The one pre-training of a dataset, kept so that a broken run need not repeat it."""
+"""The one pre-training of a dataset, kept beside the cells that follow from it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 
+from benchmarks.cells import plain
 from benchmarks.datasets import Dataset
 from core.learning.checkpoint import load_weights, save_weights
 from core.learning.encoders import create_encoder
@@ -16,33 +16,64 @@ from core.learning.progress import Progress
 from core.learning.run import Run
 from core.learning.simclr import Pretrained, SimCLRConfig, pretrain
 
-KEPT = Path(os.environ.get("FEWLABELS_BENCHMARKS", "~/.cache/fewlabels-benchmarks")).expanduser()
+ENCODER, PROJECTION, REPORT = "encoder.safetensors", "projection.safetensors", "encoder.json"
 
 
-def pretrained(dataset: Dataset, config: SimCLRConfig) -> Pretrained:
-    """The encoder under these settings: read if it was trained before on this machine."""
-    facts = json.dumps([dataset.name, config.to_dict()], sort_keys=True).encode()
-    folder = KEPT / hashlib.sha256(facts).hexdigest()[:16]
-    if not (folder / "report.json").exists():
-        _train(dataset, config, folder)
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    encoder = create_encoder(config.encoder, image_size=config.image_size, channels=config.channels)
-    load_weights(encoder, folder / "encoder.safetensors")
-    spec = ProjectionSpec.from_dict(report.pop("projection"))
-    projection = spec.build()
-    load_weights(projection, folder / "projection.safetensors")
-    return Pretrained(
-        encoder=encoder.eval(), projection=projection.eval(), spec=spec, report=report
-    )
+class Kept:
+    """The pre-trained model in a folder of results.
 
+    A time budget gives another encoder on another machine, so the weights are kept with the
+    results: cells that are computed elsewhere, or later, belong to the same encoder.
 
-def _train(dataset: Dataset, config: SimCLRConfig, folder: Path) -> None:
-    run = Run(on_step=_Told(), checkpoint_dir=folder / "checkpoint")
-    model = pretrain(dataset.pool, config, dataset.preprocessing, run=run)
-    save_weights(model.encoder, folder / "encoder.safetensors")
-    save_weights(model.projection, folder / "projection.safetensors")
-    report = {**model.report, "projection": model.spec.to_dict()}
-    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    Args:
+        folder: Of a dataset's results.
+        config: What it has to be trained with.
+    """
+
+    def __init__(self, folder: Path, config: SimCLRConfig) -> None:
+        self.folder = folder
+        self.config = config
+
+    def digest(self) -> str | None:
+        """A hash of the weights, None where they are missing or of other settings."""
+        report = self.folder / REPORT
+        if not report.exists():
+            return None
+        settings = json.loads(report.read_text(encoding="utf-8"))["settings"]
+        if settings != plain(self.config.to_dict()):
+            return None
+        weights = (self.folder / ENCODER).read_bytes() + (self.folder / PROJECTION).read_bytes()
+        return hashlib.sha256(weights).hexdigest()[:16]
+
+    def load(self, dataset: Dataset) -> Pretrained:
+        """The model; trained first where it is missing."""
+        if self.digest() is None:
+            self._train(dataset)
+        config = self.config
+        report = json.loads((self.folder / REPORT).read_text(encoding="utf-8"))
+        encoder = create_encoder(
+            config.encoder, image_size=config.image_size, channels=config.channels
+        )
+        load_weights(encoder, self.folder / ENCODER)
+        spec = ProjectionSpec.from_dict(report["projection"])
+        projection = spec.build()
+        load_weights(projection, self.folder / PROJECTION)
+        return Pretrained(
+            encoder=encoder.eval(), projection=projection.eval(), spec=spec, report=report["report"]
+        )
+
+    def _train(self, dataset: Dataset) -> None:
+        run = Run(on_step=_Told(), checkpoint_dir=self.folder / "unfinished")
+        model = pretrain(dataset.pool, self.config, dataset.preprocessing, run=run)
+        save_weights(model.encoder, self.folder / ENCODER)
+        save_weights(model.projection, self.folder / PROJECTION)
+        report = {
+            "settings": self.config.to_dict(),
+            "projection": model.spec.to_dict(),
+            "report": model.report,
+        }
+        text = json.dumps(report, indent=1, sort_keys=True) + "\n"
+        (self.folder / REPORT).write_text(text, encoding="utf-8")
 
 
 class _Told:

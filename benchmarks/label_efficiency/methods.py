@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -35,6 +35,7 @@ class Draw:
     dataset: Dataset
     recipe: Recipe
     pretrained: Pretrained | None
+    digest: str | None  # of the encoder
     per_class: int
     seed: int
     rows: NDArray[np.int64] = field(init=False)
@@ -51,26 +52,30 @@ class Draw:
 
     def settings(self, method: str) -> dict[str, Any]:
         """All that the figure follows from."""
-        used: Mapping[str, Any] = {
+        used: dict[str, dict[str, Any]] = {
             "pixels_knn": {"neighbours": NEIGHBOURS},
             "scratch": {"scratch": self.recipe.scratch(self.per_class).to_dict()},
-            "encoder_knn": {"neighbours": NEIGHBOURS, **self._pretrain_settings()},
-            "finetune": {"finetune": self.recipe.finetune.to_dict(), **self._pretrain_settings()},
-            "supcon": {"supcon": self.recipe.supcon.to_dict(), **self._pretrain_settings()},
+            "encoder_knn": {"neighbours": NEIGHBOURS, "encoder": self.digest},
+            "finetune": self._finetune_settings(),
+            "supcon": {
+                "supcon": self.recipe.supcon(self.per_class).to_dict(),
+                "encoder": self.digest,
+            },
             "distill": self._distill_settings("same"),
             "distill_small": self._distill_settings(self.recipe.small),
-        }[method]
-        return {"draw": self.seed, "per_class": self.per_class, **used}
+        }
+        return {"draw": self.seed, "per_class": self.per_class, **used[method]}
 
-    def _pretrain_settings(self) -> dict[str, Any]:
-        return {"pretrain": self.recipe.pretrain.to_dict()}
+    def _finetune_settings(self) -> dict[str, Any]:
+        config = self.recipe.finetune(self.per_class)
+        return {"finetune": config.to_dict(), "encoder": self.digest}
 
     def _distill_settings(self, student: str) -> dict[str, Any]:
         return {
             "student": student,
             "distill": self.recipe.distill.to_dict(),
-            "finetune": self.recipe.finetune.to_dict(),
-            **self._pretrain_settings(),
+            "stride": self.recipe.distill_stride,
+            **self._finetune_settings(),
         }
 
     @property
@@ -101,7 +106,8 @@ class Draw:
     def finetuned(self) -> Classifier:
         """The classifier on the frozen encoder, made once a draw: it is also the teacher."""
         if self.teacher is None:
-            self.teacher = self.train(self.model.encoder, self.recipe.finetune, pretrained=True)
+            config = self.recipe.finetune(self.per_class)
+            self.teacher = self.train(self.model.encoder, config, pretrained=True)
         return self.teacher
 
     def distilled(self, student: str) -> Classifier:
@@ -116,9 +122,8 @@ class Draw:
             class_count=self.dataset.classes,
         )
         learner = cast(Classifier, architecture.build())
-        return distill(
-            self.dataset.pool, teacher, learner, config, self.dataset.preprocessing, run=Run()
-        )
+        pool = self.dataset.pool[:: self.recipe.distill_stride]
+        return distill(pool, teacher, learner, config, self.dataset.preprocessing, run=Run())
 
     def test_accuracy(self, model: Classifier) -> float:
         """On images that no stage has seen."""
@@ -185,8 +190,8 @@ def _scratch(draw: Draw) -> float:
 
 
 def _supcon(draw: Draw) -> float:
-    encoder = draw.model.encoder
-    return draw.test_accuracy(draw.train(encoder, draw.recipe.supcon, pretrained=True))
+    config = draw.recipe.supcon(draw.per_class)
+    return draw.test_accuracy(draw.train(draw.model.encoder, config, pretrained=True))
 
 
 METHODS: dict[str, Callable[[Draw], float]] = {

@@ -1,4 +1,9 @@
-"""What each method is trained with; tuned on other draws and images than are tested on."""
+"""What each method is trained with.
+
+Pre-training and the network from scratch were tuned on other draws and images than are tested on
+(`tuning`, `tuning_scratch`); the rest is what a job takes by itself. Calibration is left out where
+it would train a network twice: it does not change which class is named.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,8 @@ from core.learning.distillation import DistillConfig
 from core.learning.finetuning import FinetuneConfig
 from core.learning.simclr import SimCLRConfig
 
+ByLabels = Callable[[int], FinetuneConfig]
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -18,33 +25,35 @@ class Recipe:
     Attributes:
         pretrain: The one pre-training that all draws share.
         scratch: The same encoder from random weights, by the number of labels a class.
-        finetune: On the frozen encoder.
+        finetune: From the pre-trained encoder, as the stage does it by itself.
         supcon: Supervised contrastive learning from the pre-trained encoder on.
         distill: From the finetuned classifier to a student with random weights.
         small: The smaller student's encoder.
+        distill_stride: Of the pool, every image that many is distilled on.
     """
 
     pretrain: SimCLRConfig
-    scratch: Callable[[int], FinetuneConfig]
-    finetune: FinetuneConfig
-    supcon: FinetuneConfig
+    scratch: ByLabels
+    finetune: ByLabels
+    supcon: ByLabels
     distill: DistillConfig
     small: str
+    distill_stride: int = 1
 
     def quick(self) -> Recipe:
         """A tenth of the training: to see that everything runs."""
         budget, epochs = self.pretrain.budget_minutes, self.pretrain.epochs
-        return Recipe(
+        return replace(
+            self,
             pretrain=replace(
                 self.pretrain,
                 budget_minutes=None if budget is None else budget / 10,
                 epochs=None if epochs is None else max(1, epochs // 10),
             ),
             scratch=lambda per_class: _tenth(self.scratch(per_class)),
-            finetune=self.finetune,
-            supcon=_tenth(self.supcon),
-            distill=replace(self.distill, epochs=max(1, (self.distill.epochs or 10) // 10)),
-            small=self.small,
+            finetune=lambda per_class: _tenth(self.finetune(per_class)),
+            supcon=lambda per_class: _tenth(self.supcon(per_class)),
+            distill_stride=10 * self.distill_stride,
         )
 
 
@@ -57,12 +66,15 @@ def _tenth(config: FinetuneConfig) -> FinetuneConfig:
     return replace(config, epochs=max(1, config.epochs // 10))
 
 
-def _epochs(steps: int, labels: int, batch_size: int) -> int:
+def epochs_of(steps: int, labels: int, batch_size: int) -> int:
+    """Passes over so many labels that come nearest to a number of steps."""
     return max(1, round(steps / max(1, labels // min(batch_size, labels))))
 
 
 def _fashion_mnist() -> Recipe:
     augmentation = PRESETS["greyscale"]
+    # Labels, and a teacher's answers, have to survive what happens to an image.
+    milder = augmentation.scaled(0.5)
     return Recipe(
         pretrain=SimCLRConfig(
             encoder="resnet10",
@@ -76,12 +88,23 @@ def _fashion_mnist() -> Recipe:
         scratch=lambda per_class: FinetuneConfig(
             method="full",
             from_scratch=True,
-            epochs=_epochs(1000, 10 * per_class, 64),
-            augmentation=augmentation,
+            calibrate=False,
+            epochs=epochs_of(1000, 10 * per_class, 64),
+            augmentation=milder,
         ),
-        finetune=FinetuneConfig(method="auto", layer="auto"),
-        supcon=FinetuneConfig(method="supcon", epochs=100, augmentation=augmentation),
-        distill=DistillConfig(epochs=4, augmentation=augmentation),
+        finetune=lambda per_class: FinetuneConfig(
+            method="auto",
+            layer="auto",
+            epochs=epochs_of(300, 10 * per_class, 64),
+            augmentation=milder,
+        ),
+        supcon=lambda per_class: FinetuneConfig(
+            method="supcon",
+            calibrate=False,
+            epochs=epochs_of(300, 10 * per_class, 64),
+            augmentation=milder,
+        ),
+        distill=DistillConfig(epochs=2, augmentation=milder),
         small="resnet10_tiny",
     )
 
@@ -100,11 +123,22 @@ def _digits() -> Recipe:
         scratch=lambda per_class: FinetuneConfig(
             method="full",
             from_scratch=True,
-            epochs=_epochs(1000, 10 * per_class, 64),
+            calibrate=False,
+            epochs=epochs_of(1000, 10 * per_class, 64),
             augmentation=augmentation,
         ),
-        finetune=FinetuneConfig(method="auto", layer="auto"),
-        supcon=FinetuneConfig(method="supcon", epochs=100, augmentation=augmentation),
+        finetune=lambda per_class: FinetuneConfig(
+            method="auto",
+            layer="auto",
+            epochs=epochs_of(300, 10 * per_class, 64),
+            augmentation=augmentation,
+        ),
+        supcon=lambda per_class: FinetuneConfig(
+            method="supcon",
+            calibrate=False,
+            epochs=epochs_of(300, 10 * per_class, 64),
+            augmentation=augmentation,
+        ),
         distill=DistillConfig(epochs=60, augmentation=augmentation),
         small="resnet10_tiny",
     )

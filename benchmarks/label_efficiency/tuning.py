@@ -35,8 +35,11 @@ DRAWS = range(1000, 1010)  # none of them is drawn for the tables
 PER_CLASS = 10
 ENCODER = "resnet10_tiny"
 REFERENCES = 10_000
-GREY = PRESETS["greyscale"]
+# "small" without colour: where the search began. It ended at VARIED, the preset "greyscale".
+GREY = replace(PRESETS["small"], saturation=0.0, hue=0.0, grey=0.0)
 MILD = replace(GREY, crop_area=(0.4, 1.0))
+SHADED = replace(MILD, brightness=0.8, contrast=0.8, jitter=1.0)
+VARIED = replace(SHADED, solarize=0.2, blur=0.5)
 TURNED = replace(PRESETS["document"], flip=0.5)
 
 VARIANTS: dict[str, Mapping[str, Any]] = {
@@ -48,6 +51,20 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "document-0.5": {"augmentation": PRESETS["document"], "temperature": 0.5},
     "document-1.0": {"augmentation": PRESETS["document"], "temperature": 1.0},
     "turned-0.5": {"augmentation": TURNED, "temperature": 0.5},
+    "shaded-0.5": {"augmentation": SHADED, "temperature": 0.5},
+    "shaded-0.2": {"augmentation": SHADED, "temperature": 0.2},
+    "shaded-1.0": {"augmentation": SHADED, "temperature": 1.0},
+    "varied": {"augmentation": VARIED},
+    "varied-small-batch": {"augmentation": VARIED, "batch_size": 64},
+    "varied-more": {"augmentation": replace(VARIED, solarize=0.4), "batch_size": 64},
+    "varied-dcl": {"augmentation": VARIED, "batch_size": 64, "loss": "dcl"},
+    "document-varied": {
+        "augmentation": replace(PRESETS["document"], brightness=0.8, contrast=0.8, jitter=1.0),
+        "temperature": 1.0,
+    },
+    "shaded-small-batch": {"augmentation": SHADED, "batch_size": 64},
+    "shaded-fast": {"augmentation": SHADED, "learning_rate": 5e-3},
+    "shaded-small-crops": {"augmentation": replace(SHADED, crop_area=(0.2, 1.0))},
     "strong-0.5": {"augmentation": GREY.scaled(1.5), "temperature": 0.5},
     "blurred-0.5": {"augmentation": replace(GREY, blur=0.5), "temperature": 0.5},
     "batch-256": {"augmentation": GREY, "batch_size": 256},

@@ -41,7 +41,7 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [12, 48])
+@pytest.mark.parametrize("size", [12, 33, 47])
 @pytest.mark.parametrize("strength", [0.0, 1.0, 2.0])
 def test_views_have_shape_and_range(preset: str, channels: int, size: int, strength: float) -> None:
     views = augment(

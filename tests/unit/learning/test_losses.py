@@ -56,7 +56,7 @@ def loss_and_gradient(z_ND: Tensor, groups_N: Tensor, **options: Any) -> tuple[T
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("views", [2, 3, 4])
+@pytest.mark.parametrize("views", [2, 3, 8, 16])
 @pytest.mark.parametrize("batch", [2, 5])
 @pytest.mark.parametrize("dim", [1, 7])
 @pytest.mark.parametrize("temperature", [0.07, 0.5, 1.0])

@@ -169,6 +169,19 @@ def test_another_start_is_another_run(
         pretrain(bars[0], ONE_EPOCH, preprocessing, run=run, encoder=fresh_encoder(2))
 
 
+@pytest.mark.parametrize("views", [2, 16])
+def test_all_views_go_through_the_encoder_at_once(
+    preprocessing: Preprocessing, bars: Bars, views: int
+) -> None:
+    """In batches of their own, the statistics of batch normalisation would tell views apart."""
+    made = task(dataclasses.replace(SIMCLR, views=views), preprocessing)
+    sizes: list[int] = []
+    made.encoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    rows_B = torch.arange(6)
+    made.step(made.prepare(torch.from_numpy(bars[0][:6]), rows_B, generator()), rows_B)
+    assert sizes == [6 * views]
+
+
 def test_images_of_a_class_attract(preprocessing: Preprocessing, bars: Bars) -> None:
     config = dataclasses.replace(SIMCLR, loss="supcon", use_labels=True, temperature=0.2)
     targets_N = torch.tensor([0, 1, 0, -1, -1, 1, 2])
