@@ -48,6 +48,7 @@ from core.learning.augmentations import PRESETS
 from core.learning.data import channel_statistics
 from core.learning.encoders import ENCODERS, create_encoder
 from core.learning.heads import ProjectionHead
+from core.learning.memory import keep_freed_memory
 from core.learning.optimizers import OptimizerConfig, build_optimizer
 from core.learning.preprocessing import Preprocessing
 from core.learning.run import Run
@@ -265,6 +266,7 @@ def main() -> None:
     parser.add_argument("--encoder", choices=ENCODERS, default=ENCODER)
     options = parser.parse_args()
     torch.manual_seed(0)
+    keep_freed_memory()  # as the worker does; all three have it
     print(f"python -m benchmarks.pretrain_throughput {' '.join(sys.argv[1:])}")
     print(
         f"Python {platform.python_version()}, torch {torch.__version__}, torchvision "

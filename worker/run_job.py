@@ -23,6 +23,7 @@ from core.jobs.outages import DATABASE_AWAY, outlast
 from core.jobs.queue import CeleryQueue, make_celery
 from core.jobs.service import fail
 from core.learning.encoders import WeightsUnavailable
+from core.learning.memory import keep_freed_memory
 from core.learning.trainer import Diverged, Stopped
 from core.stages import STAGES
 from core.stages.context import JobFacts, StageContext, load_facts
@@ -49,6 +50,7 @@ def main(job_id: UUID, token: int, worker_pid: int) -> int:
     # Soon enough that the process is gone before another worker may take the job.
     stop.watch_worker(grace_seconds=min(settings.cancel_grace_seconds, settings.lease_seconds / 3))
     configure_logging(settings)
+    keep_freed_memory()
     sessions = session_factory(make_engine(settings.sqlalchemy_url, pool_size=2))
     outbox.install(sessions, CeleryQueue(make_celery(settings)))
     with bound(job_id=str(job_id)):

@@ -38,7 +38,7 @@ class FinetuneJobIn(FinetuneOptions, NewEncoder):
         "training begins with the weights that `init` names.",
     )
     needs: UUID | None = Field(
-        default=None, description="The pretrain job whose encoder to use; it may still run."
+        default=None, description="The job whose encoder to use; it may still run."
     )
 
 

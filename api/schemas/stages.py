@@ -54,7 +54,8 @@ class StageOptions(BaseModel):
     budget_minutes: Minutes | None = Field(
         default=None,
         description="How many minutes to train instead of a number of epochs: the first steps are "
-        "timed, and the learning rate falls to zero as the time runs out.",
+        "timed, and the learning rate falls to zero as the time runs out. What a job compares, a "
+        "`baseline` included, shares them.",
     )
     batch_size: BatchSize | Auto = Field(
         default="auto",
@@ -79,8 +80,8 @@ class StageOptions(BaseModel):
     warmup_epochs: WarmupEpochs | Auto = Field(
         default="auto",
         description="How many epochs the learning rate takes to rise from zero to its full "
-        "value; `auto` is at most a tenth of the training, and with `budget_minutes` it is never "
-        "more.",
+        "value; `auto` is at most a tenth of the training, with `budget_minutes` counted from "
+        "where the number of steps is known.",
     )
     clip_grad_norm: Norm | Auto | None = Field(
         default="auto",

@@ -2,9 +2,10 @@
 
 One pre-training on all images without their labels; then, for several draws of 10, 60 and 100
 labels a class: nearest neighbours on raw pixels and on the encoder's features, the same network
-from scratch, finetuning on the frozen encoder, supervised contrastive learning, and distillation
-to the same and to a smaller network. Each cell is recorded with its settings in
-benchmarks/results/labels, the encoder beside them; what is there is not computed again.
+from scratch, finetuning (heads on the frozen encoder; from 20 labels a class on the stage also
+compares training everything), supervised contrastive learning, and distillation to the same and to
+a smaller network. Each cell is recorded with its settings in benchmarks/results/labels, the encoder
+beside them; what is there is not computed again.
 
 Run with: python -m benchmarks.label_efficiency [--fresh] [--quick] [--dataset digits]
 """
@@ -23,6 +24,7 @@ from benchmarks.datasets import Dataset, load
 from benchmarks.label_efficiency.encoder import Kept
 from benchmarks.label_efficiency.methods import METHODS, Draw, reference_knn
 from benchmarks.label_efficiency.recipes import Recipe, recipe
+from core.learning.memory import keep_freed_memory
 
 DRAWS = {10: 5, 60: 3, 100: 3}
 DATASETS = ("fashion-mnist", "digits")
@@ -114,6 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     folder: Path = RESULTS / ("labels-quick" if options.quick else "labels")
     results = Results(folder)
+    keep_freed_memory()
     draws = dict.fromkeys(DRAWS, 1) if options.quick else DRAWS
     printed: dict[str, Any] = {}
     started = time.perf_counter()

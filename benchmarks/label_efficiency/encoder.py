@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -36,11 +37,10 @@ class Kept:
 
     def digest(self) -> str | None:
         """A hash of the weights, None where they are missing or of other settings."""
-        report = self.folder / REPORT
-        if not report.exists():
+        if not all((self.folder / name).exists() for name in (ENCODER, PROJECTION, REPORT)):
             return None
-        settings = json.loads(report.read_text(encoding="utf-8"))["settings"]
-        if settings != plain(self.config.to_dict()):
+        report = json.loads((self.folder / REPORT).read_text(encoding="utf-8"))
+        if report["settings"] != plain(self.config.to_dict()):
             return None
         weights = (self.folder / ENCODER).read_bytes() + (self.folder / PROJECTION).read_bytes()
         return hashlib.sha256(weights).hexdigest()[:16]
@@ -63,8 +63,12 @@ class Kept:
         )
 
     def _train(self, dataset: Dataset) -> None:
-        run = Run(on_step=_Told(), checkpoint_dir=self.folder / "unfinished")
+        facts = json.dumps(plain(self.config.to_dict()), sort_keys=True).encode()
+        unfinished = self.folder / "unfinished" / hashlib.sha256(facts).hexdigest()[:16]
+        run = Run(on_step=_Told(), checkpoint_dir=unfinished)
         model = pretrain(dataset.pool, self.config, dataset.preprocessing, run=run)
+        # The report says whose the weights are, so it goes first and comes last.
+        (self.folder / REPORT).unlink(missing_ok=True)
         save_weights(model.encoder, self.folder / ENCODER)
         save_weights(model.projection, self.folder / PROJECTION)
         report = {
@@ -74,6 +78,7 @@ class Kept:
         }
         text = json.dumps(report, indent=1, sort_keys=True) + "\n"
         (self.folder / REPORT).write_text(text, encoding="utf-8")
+        shutil.rmtree(unfinished)
 
 
 class _Told:

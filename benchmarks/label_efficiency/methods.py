@@ -54,7 +54,10 @@ class Draw:
         """All that the figure follows from."""
         used: dict[str, dict[str, Any]] = {
             "pixels_knn": {"neighbours": NEIGHBOURS},
-            "scratch": {"scratch": self.recipe.scratch(self.per_class).to_dict()},
+            "scratch": {
+                "scratch": self.recipe.scratch(self.per_class).to_dict(),
+                "network": self.recipe.pretrain.encoder,
+            },
             "encoder_knn": {"neighbours": NEIGHBOURS, "encoder": self.digest},
             "finetune": self._finetune_settings(),
             "supcon": {
@@ -104,7 +107,7 @@ class Draw:
         ).classifier
 
     def finetuned(self) -> Classifier:
-        """The classifier on the frozen encoder, made once a draw: it is also the teacher."""
+        """The finetuned classifier, made once a draw: it is also the teacher."""
         if self.teacher is None:
             config = self.recipe.finetune(self.per_class)
             self.teacher = self.train(self.model.encoder, config, pretrained=True)

@@ -34,6 +34,7 @@ from core.learning.simclr import Pretrained, SimCLRConfig, pretrain
 DRAWS = range(1000, 1010)  # none of them is drawn for the tables
 PER_CLASS = 10
 ENCODER = "resnet10_tiny"
+VIEWS = {"fashion-mnist": 192_000, "digits": 150_000}
 REFERENCES = 10_000
 # "small" without colour: where the search began. It ended at VARIED, the preset "greyscale".
 GREY = replace(PRESETS["small"], saturation=0.0, hue=0.0, grey=0.0)
@@ -157,17 +158,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(VARIANTS))
     parser.add_argument("--dataset", default="fashion-mnist", choices=("fashion-mnist", "digits"))
-    parser.add_argument("--views", type=int, default=192_000, help="in all of a pre-training")
+    parser.add_argument("--views", type=int, help="in all of a pre-training")
     options = parser.parse_args()
     dataset, results = load(options.dataset), Results(RESULTS / "tuning")
+    views = options.views or VIEWS[options.dataset]
     print(", ".join(f"{name} {version}" for name, version in versions().items()), flush=True)
     printed: dict[str, Any] = {}
     for name in options.names or VARIANTS:
-        config = config_of(dataset, name, options.views)
+        config = config_of(dataset, name, views)
         cell, settings = Cell(dataset.name, PER_CLASS, 0, name), {"pretrain": config.to_dict()}
         values = results.read(cell, settings)
         if values is None:
-            values = measure(dataset, config, options.views)
+            values = measure(dataset, config, views)
             results.write(cell, settings, values)
         printed[name] = {key: values[key] for key in sorted(values) if "-" in key}
         told = ", ".join(f"{key} {value:.2f}" for key, value in printed[name].items())

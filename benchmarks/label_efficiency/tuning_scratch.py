@@ -38,7 +38,7 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "scratch-strength-0.5": {"augmentation": GREY.scaled(0.5)},
     "scratch-strength-0.2": {"augmentation": GREY.scaled(0.2)},
     "scratch-short": {"epochs": epochs_of(300, LABELS, 64)},
-    "scratch-long": {"epochs": epochs_of(3000, LABELS, 64)},
+    "scratch-long": {"epochs": epochs_of(2000, LABELS, 64)},
     "scratch-slow": {"learning_rate": 1e-3},
     "scratch-smooth": {"label_smoothing": 0.1},
 }

@@ -34,6 +34,7 @@ from core.learning.checkpoint import load_weights, save_weights
 from core.learning.distributed import world
 from core.learning.encoders import Encoder, WeightsUnavailable, create_encoder
 from core.learning.heads import ProjectionSpec
+from core.learning.memory import keep_freed_memory
 from core.learning.preprocessing import Preprocessing
 from core.learning.progress import Progress
 from core.learning.run import Run
@@ -221,6 +222,7 @@ def main(folder: Path) -> int:
         device = f"cuda:{world().rank}"
         torch.cuda.set_device(device)
     torch.set_num_threads(order["threads"])
+    keep_freed_memory()
     try:
         _pretrain(order, folder, device)
     except Exception as error:

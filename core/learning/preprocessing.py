@@ -82,15 +82,15 @@ class Preprocessing:
         return self.standardise(unit_range(images_BHWC))
 
     def standardise(self, images_BCHW: Tensor) -> Tensor:
-        """Values in [0, 1] to zero mean and unit variance by this model's statistics."""
+        """Values in [0, 1] to zero mean and unit variance by this model's statistics, in place."""
         mean_C = torch.tensor(self.mean, dtype=torch.float32, device=images_BCHW.device)
         std_C = torch.tensor(self.std, dtype=torch.float32, device=images_BCHW.device)
-        return (images_BCHW - mean_C[:, None, None]) / std_C[:, None, None]
+        return images_BCHW.sub_(mean_C[:, None, None]).div_(std_C[:, None, None])
 
 
 def unit_range(images_BHWC: Tensor) -> Tensor:
     """Bytes to float32 values in [0, 1], channels first."""
-    return images_BHWC.permute(0, 3, 1, 2).to(torch.float32) / 255
+    return images_BHWC.permute(0, 3, 1, 2).to(torch.float32).div_(255)
 
 
 def _luma(image_CHW: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class TrainerConfig:
         epochs: Passes over the images; not used, and None if so wanted, when there is a budget.
         batch_size: Images a step, over all processes.
         optimizer: Its learning rate is the peak, already scaled.
-        warmup_epochs: In which the rate rises linearly; under a budget no more than a tenth of it.
+        warmup_epochs: In which the rate rises linearly; less under a short budget (see `Schedule`).
         seed: All that is random follows from it.
         clip_grad_norm: Longest that the gradient of a step may be; None = any length.
         budget_minutes: Train for about this long in place of `epochs` (see `Budget`).

@@ -49,8 +49,10 @@ def config_again(config: FinetuneConfig, *, method: str, layer: str) -> Finetune
     Heads are compared anew on the part: a choice that has seen the other labels would flatter. A
     network is not, since each candidate would have to be trained again.
     """
-    if config.method != "auto" or method not in HEAD_METHODS:
+    if method not in HEAD_METHODS:
         return replace(config, method=method, layer=layer)
+    if config.method != "auto":
+        return config
     allowed = config.candidates or HEAD_METHODS
     return replace(config, candidates=tuple(name for name in HEAD_METHODS if name in allowed))
 

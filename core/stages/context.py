@@ -149,7 +149,8 @@ class StageContext:
         """Preprocessing for a new encoder, and the canvases of these images.
 
         The channel statistics are those of the images, or, if the encoder begins with weights
-        trained on ImageNet, those that go with the weights.
+        trained on ImageNet, those that go with the weights. Images of the test split have no say;
+        they come last.
         """
         size, channels = self.job.plan["image_size"], self.job.plan["channels"]
         neutral = Preprocessing(
@@ -159,7 +160,8 @@ class StageContext:
         if self.job.plan.get("init") == "imagenet":
             mean, std = (_as_channels(values, channels) for values in IMAGENET_STATISTICS)
         else:
-            mean, std = channel_statistics(images_NHWC)
+            seen = sum(item.split != "test" for item in items)
+            mean, std = channel_statistics(images_NHWC[:seen])
         final = Preprocessing(image_size=size, channels=channels, mean=mean, std=std)
         return final, images_NHWC
 

@@ -48,7 +48,7 @@ COMPARED_IMAGES = 2048
 UNMEASURED = (
     "The dataset has neither a test nor a validation split with labels: how accurate teacher and "
     "student are was not measured side by side. `agreement` says how far the student follows its "
-    "teacher, `cross_validation` how accurate that was when it was finetuned."
+    "teacher."
 )
 
 
@@ -102,6 +102,7 @@ def run_distill(context: StageContext) -> Outcome:
         metrics={
             **metrics,
             "images": len(items),
+            "knows_labels": True,
             **_side_by_side(context, teacher, student, images_NHWC, labelled),
         },
         classes=teacher.classes,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from core.learning.architecture import Architecture
-from core.learning.data import channel_statistics
 from core.learning.determinism import seed_everything
 from core.learning.encoders import Encoder, create_encoder
 from core.learning.evaluation import (
@@ -16,6 +15,7 @@ from core.learning.evaluation import (
     require_usable,
 )
 from core.learning.finetuning import FinetuneConfig, Finetuned, Phases, finetune
+from core.learning.finetuning.config import NETWORK_METHODS
 from core.learning.finetuning.trials import HeldOut
 from core.learning.heads import ProjectionHead
 from core.learning.preprocessing import Preprocessing
@@ -32,6 +32,10 @@ from core.stages.measures import add_by_class, evaluate
 from core.stages.outcome import Outcome, measured
 from core.stages.parent import ParentModel
 
+KNOWN = (
+    "The encoder has learnt from labels before, perhaps from these: what was chosen and measured "
+    "on held-out labels flatters it. A test split tells how good it is."
+)
 CROSS_FITTED = "validation split, cross-fitted: a fifth by the candidate that the others chose"
 
 
@@ -72,6 +76,11 @@ def run_finetune(context: StageContext) -> Outcome:
     require_usable(classifier, train[0], start.preprocessing, device=context.device)
     metrics = evaluate(classifier, start.labelled, start.preprocessing, context.device)
     _add_report(metrics, finetuned, start.labelled.classes)
+    known = parent is not None and parent.knows_labels
+    metrics["knows_labels"] = known or metrics["method"] in NETWORK_METHODS
+    if known and metrics["cross_validation"] is not None:
+        metrics["warnings"].append(KNOWN)
+        metrics["cross_validation"]["method"] += ", by an encoder that knows labels"
     trainings = others + finetuned.report["trainings"]
     metrics["baseline"] = None
     if others:
@@ -103,10 +112,6 @@ def _start(context: StageContext, parent: ParentModel | None) -> Start:
         return Start(parent.encoder, parent.projection, parent.preprocessing, labelled)
     plan, items = context.job.plan, labelled_items(context, classes)
     preprocessing, images_NHWC = context.new_preprocessing(items)
-    if plan.get("init") != "imagenet":
-        seen = sum(item.split != "test" for item in items)  # they come first
-        mean, std = channel_statistics(images_NHWC[:seen])
-        preprocessing = replace(preprocessing, mean=mean, std=std)
     seed_everything(plan["seed"])
     encoder = create_encoder(
         plan["encoder"],

@@ -36,3 +36,9 @@ class ParentModel:
     def encoder(self) -> Encoder:
         """The model, or that of a classifier."""
         return self.module.encoder if isinstance(self.module, Classifier) else self.module
+
+    @property
+    def knows_labels(self) -> bool:
+        """Whether its encoder has learnt from labels, or from a teacher who had."""
+        # Manifests of the first version do not say it.
+        return bool(self.metrics.get("knows_labels", isinstance(self.module, Classifier)))

@@ -81,6 +81,7 @@ def run_pretrain(context: StageContext) -> Outcome:
         metrics={
             "images": len(items),
             "processes": run.processes,
+            "knows_labels": config.use_labels or (parent is not None and parent.knows_labels),
             "pretraining": pretrained.report,
         },
         classes=[],

@@ -22,6 +22,7 @@ from core.jobs.plan import (
     stem_for,
 )
 from core.jobs.plan import finetune as finetune_plan
+from core.jobs.plan.memory import SAVED_MB
 from core.jobs.plan.network import OWN_ENCODERS, refuse_size
 from core.jobs.plan.rates import growth
 from core.learning.augmentations import PRESETS
@@ -58,7 +59,7 @@ def choices(model: type[BaseModel], name: str) -> set[Any]:
 
 def test_the_same_words_everywhere() -> None:
     pretrain, finetune = stages.PretrainOptions, stages.FinetuneOptions
-    assert choices(pretrain, "encoder") == set(ENCODERS) == set(SMALLER)
+    assert choices(pretrain, "encoder") == set(ENCODERS) == set(SMALLER) == set(SAVED_MB)
     assert choices(stages.DistillOptions, "student") == {*ENCODERS, "same"}
     assert choices(pretrain, "augmentation") == set(PRESETS)
     assert choices(pretrain, "optimizer") == set(OPTIMIZERS)

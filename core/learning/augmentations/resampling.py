@@ -34,9 +34,16 @@ def warp(
         return by_grid(images_BHWC, sources_N, moves.maps())
     if size <= PRODUCTS_PIXELS:
         return by_products(images_BHWC, sources_N, moves)
-    if images_BHWC.device.type == "cpu" and config.crop_area[1] <= 1:
+    if is_resized(images_BHWC, config):
         return by_resizing(images_BHWC, sources_N, moves)
     return by_grid(images_BHWC, sources_N, moves.maps())
+
+
+def is_resized(images_BHWC: Tensor, config: AugmentationConfig) -> bool:
+    """Whether `by_resizing` is the way for these images."""
+    if config.rotation > 0 or config.shear > 0 or config.crop_area[1] > 1:
+        return False
+    return images_BHWC.shape[1] > PRODUCTS_PIXELS and images_BHWC.device.type == "cpu"
 
 
 def by_grid(images_BHWC: Tensor, sources_N: Tensor, maps_N23: Tensor) -> Tensor:
@@ -67,14 +74,22 @@ def by_products(images_BHWC: Tensor, sources_N: Tensor, moves: Moves) -> Tensor:
     return views_NCHW
 
 
-def by_resizing(images_BHWC: Tensor, sources_N: Tensor, moves: Moves) -> Tensor:
+def by_resizing(
+    images_BHWC: Tensor, sources_N: Tensor, moves: Moves, *, out: Tensor | None = None
+) -> Tensor:
     """Cut out whole pixels, let torch's kernel for bytes enlarge them, one view at a time.
 
     A call costs about 20 µs whatever the size, a pixel next to nothing: for large images on
     the CPU. Crops must lie within the image.
+
+    Args:
+        images_BHWC: As for `warp`; also the next two.
+        sources_N: Image of each view.
+        moves: One for each view.
+        out: Where to leave the levels; None takes new memory.
     """
     size, channels = images_BHWC.shape[1], images_BHWC.shape[3]
-    views_NCHW = torch.empty(len(sources_N), channels, size, size)
+    views_NCHW = torch.empty(len(sources_N), channels, size, size) if out is None else out
     lefts, widths = _whole_pixels(moves.centre_x_N, moves.width_N, size)
     tops, heights = _whole_pixels(moves.centre_y_N, moves.height_N, size)
     images_BCHW = images_BHWC.permute(0, 3, 1, 2)

@@ -14,7 +14,7 @@ from core.learning.augmentations.colour import Colours, draw_colours, recolour, 
 from core.learning.augmentations.config import AugmentationConfig
 from core.learning.augmentations.draws import chosen
 from core.learning.augmentations.moves import Moves, draw_moves
-from core.learning.augmentations.resampling import warp
+from core.learning.augmentations.resampling import by_resizing, is_resized, warp
 from core.learning.augmentations.threads import on_threads
 
 # So many values go through all operations together: on the CPU as its caches hold. How they are
@@ -47,11 +47,17 @@ def augment(
         drawn = _draw(count, channels, config, generator)
         sources_N = torch.arange(batch, device=device).repeat(views)
         views_NCHW = torch.empty(count, channels, size, size, device=device)
+        resized = is_resized(images_BHWC, config)
+        if resized:  # calls so short that threads would only wait for each other
+            by_resizing(images_BHWC, sources_N, drawn.moves, out=views_NCHW)
 
     def fill(part: slice) -> None:
         with _exact(device):
-            levels_NCHW = warp(images_BHWC, sources_N[part], drawn.moves[part], config)
             filled_NCHW = views_NCHW[part]
+            if resized:
+                levels_NCHW = filled_NCHW.clone()
+            else:
+                levels_NCHW = warp(images_BHWC, sources_N[part], drawn.moves[part], config)
             recolour(levels_NCHW, drawn.colours and drawn.colours[part], out=filled_NCHW)
             blur(filled_NCHW, drawn.sigma_N[part])
             solarize(filled_NCHW, drawn.solarized_N[part], config.solarize_threshold)

@@ -201,7 +201,7 @@ def test_a_part_of_the_labels_compares_heads_anew() -> None:
     network = config_again(auto, method="full", layer="projection")
     assert (network.method, network.layer) == ("full", "projection")
     asked = config_again(replace(auto, method="linear"), method="linear", layer="encoder")
-    assert (asked.method, asked.layer) == ("linear", "encoder")
+    assert (asked.method, asked.layer) == ("linear", "auto"), "the layer is chosen anew, too"
 
 
 def test_a_classifier_is_finetuned_again_from_its_encoder(desk: Desk, encoder_id: UUID) -> None:
@@ -212,8 +212,24 @@ def test_a_classifier_is_finetuned_again_from_its_encoder(desk: Desk, encoder_id
         model_id=str(classifier_id), method="linear", calibrate=False
     )
     assert manifest["architecture"]["hidden_dim"] is None, "only its encoder is taken"
+    assert not manifest["metrics"]["knows_labels"], "a head leaves the encoder as it is"
+    assert not any("flatters" in warning for warning in manifest["metrics"]["warnings"])
     assert manifest["parent"]["model_id"] == str(classifier_id)
     context = desk.take(stage="finetune", model_id=str(encoder_id))
     first, again = context.load_model(encoder_id).encoder, context.load_model(again_id).encoder
     for before, after in zip(first.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(before, after)
+
+
+def test_held_out_labels_that_the_encoder_knows_come_with_a_warning(
+    desk: Desk, encoder_id: UUID
+) -> None:
+    full_id, manifest = desk.finetune(model_id=str(encoder_id), method="full", **SHORT)
+    assert manifest["metrics"]["knows_labels"]
+    _, manifest = desk.finetune(model_id=str(full_id), method="linear")
+    metrics = manifest["metrics"]
+    assert metrics["knows_labels"]
+    assert any("flatters" in warning for warning in metrics["warnings"])
+    assert metrics["cross_validation"]["method"].endswith("by an encoder that knows labels")
+    _, manifest = desk.finetune(model_id=str(full_id), method="linear", split=0.15)
+    assert not any("flatters" in warning for warning in manifest["metrics"]["warnings"])
