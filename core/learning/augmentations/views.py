@@ -47,9 +47,11 @@ def augment(
         drawn = _draw(count, channels, config, generator)
         sources_N = torch.arange(batch, device=device).repeat(views)
         views_NCHW = torch.empty(count, channels, size, size, device=device)
-        resized = is_resized(images_BHWC, config)
-        if resized:  # calls so short that threads would only wait for each other
-            by_resizing(images_BHWC, sources_N, drawn.moves, out=views_NCHW)
+    resized = is_resized(images_BHWC, config)
+
+    def resize(part: slice) -> None:
+        with _exact(device):
+            by_resizing(images_BHWC, sources_N[part], drawn.moves[part], out=views_NCHW[part])
 
     def fill(part: slice) -> None:
         with _exact(device):
@@ -65,6 +67,8 @@ def augment(
     limit = VALUES_AT_ONCE.get(device.type, VALUES_ELSEWHERE)
     step = max(1, limit // (channels * size * size))
     parts = [slice(start, start + step) for start in range(0, count, step)]
+    if resized:  # on one thread: calls so short that several would only wait for each other
+        on_threads(resize, [slice(0, count)], device=device.type)
     on_threads(fill, parts, device=device.type)
     return views_NCHW.view(views, batch, channels, size, size)
 
