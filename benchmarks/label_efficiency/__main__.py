@@ -8,6 +8,7 @@ a smaller network. Each cell is recorded with its settings in benchmarks/results
 beside them; what is there is not computed again.
 
 Run with: python -m benchmarks.label_efficiency [--fresh] [--quick] [--dataset digits]
+    [--method scratch]
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +41,14 @@ SHOWN = {
 }
 
 
-def compute(dataset: Dataset, chosen: Recipe, results: Results, draws: dict[int, int]) -> None:
-    """Fill in the cells that are missing."""
+def compute(
+    dataset: Dataset,
+    chosen: Recipe,
+    results: Results,
+    draws: dict[int, int],
+    methods: Sequence[str],
+) -> None:
+    """Fill in the cells of these methods that are missing."""
     kept = Kept(results.folder / dataset.name, chosen.pretrain)
     model = kept.load(dataset)
     digest = kept.digest()
@@ -51,7 +59,7 @@ def compute(dataset: Dataset, chosen: Recipe, results: Results, draws: dict[int,
     for per_class, count in draws.items():
         for seed in range(count):
             draw = Draw(dataset, chosen, model, digest, per_class, seed)
-            for method in METHODS:
+            for method in methods:
                 cell = Cell(dataset.name, per_class, seed, method)
                 settings = draw.settings(method)
                 if results.read(cell, settings) is not None:
@@ -112,6 +120,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument("--quick", action="store_true", help="one draw, a tenth of the training")
     parser.add_argument("--dataset", choices=DATASETS, action="append")
+    parser.add_argument("--method", choices=METHODS, action="append", help="these alone")
     parser.add_argument("--show", action="store_true", help="print what is there, compute nothing")
     options = parser.parse_args()
     folder: Path = RESULTS / ("labels-quick" if options.quick else "labels")
@@ -129,7 +138,7 @@ def main() -> None:
         if options.fresh:
             shutil.rmtree(folder / name, ignore_errors=True)
         if not options.show:
-            compute(dataset, chosen, results, draws)
+            compute(dataset, chosen, results, draws, options.method or list(METHODS))
         printed[name] = table(dataset, chosen, results, draws)
         show(dataset, chosen, results, printed[name])
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes")

@@ -72,8 +72,7 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
             groups, lr=rate, weight_decay=decay, momentum=config.momentum, nesterov=True
         )
     if config.name == "adamw":
-        # One pass over all parameters; on a CPU a fifth of the time.
-        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
     if config.name == "lars":
         for group in groups:
             group["always_adapt"] = "weight_decay" not in group

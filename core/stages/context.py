@@ -149,8 +149,7 @@ class StageContext:
         """Preprocessing for a new encoder, and the canvases of these images.
 
         The channel statistics are those of the images, or, if the encoder begins with weights
-        trained on ImageNet, those that go with the weights. Images of the test split have no say;
-        they come last.
+        trained on ImageNet, those that go with the weights. Images of the test split have no say.
         """
         size, channels = self.job.plan["image_size"], self.job.plan["channels"]
         neutral = Preprocessing(
@@ -160,8 +159,9 @@ class StageContext:
         if self.job.plan.get("init") == "imagenet":
             mean, std = (_as_channels(values, channels) for values in IMAGENET_STATISTICS)
         else:
-            seen = sum(item.split != "test" for item in items)
-            mean, std = channel_statistics(images_NHWC[:seen])
+            seen = [row for row, item in enumerate(items) if item.split != "test"]
+            whole = len(seen) == len(items)  # then it stays a memory map
+            mean, std = channel_statistics(images_NHWC if whole else images_NHWC[seen])
         final = Preprocessing(image_size=size, channels=channels, mean=mean, std=std)
         return final, images_NHWC
 

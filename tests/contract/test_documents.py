@@ -80,7 +80,7 @@ def test_commands_that_are_named_exist(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     commands: Any = get_command(app)
     for line in shell_lines(path):
-        for target in re.findall(r"^make ([a-z]+)", line):
+        for target in re.findall(r"^make ([a-z-]+)", line):
             assert target in targets, line
         for name in re.findall(r"(?:^|bin/|exec api )fewlabels ([a-z]+)", line):
             assert name in commands.commands, line

@@ -118,7 +118,6 @@ def test_jobs_that_make_no_sense(
     refused("found 3 images.*at least 128", stage="pretrain")
     refused("at least 128", stage="pipeline")
     refused("found no labels", stage="finetune")
-    refused("found a classifier", stage="finetune", model_id=str(classifier))
     refused("found an encoder", stage="distill", model_id=str(encoder))
     refused("model_id or needs", stage="distill")
     refused("no model", 404, stage="finetune", model_id=NOWHERE)

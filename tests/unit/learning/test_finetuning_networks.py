@@ -171,8 +171,8 @@ def test_trials_and_training_resume_from_checkpoints_of_their_own(
         with pytest.raises(Stopped):
             run(Run(checkpoint_dir=folder, should_stop=After(asked)))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "checkpoint",
-        "checkpoint-trial-full",
+        "checkpoint-full-encoder",
+        "checkpoint-trial-full-encoder",
     ]
     resumed = run(Run(checkpoint_dir=folder))
     wanted = undisturbed.classifier.state_dict()
