@@ -1,9 +1,9 @@
 """What each method is trained with.
 
-Pre-training and the network from scratch were tuned on other draws and images than are tested on
-(`tuning`, `tuning_scratch`). The other settings were not tuned: few steps for what has labels, two
-passes for distillation, half the augmentation's strength for both. Calibration is left out where it
-would train a network twice: it does not change which class is named.
+Pre-training was tuned on other draws and images than are tested on (`tuning`); so can the network
+from scratch be (`tuning_scratch`). The other settings were not tuned: few steps for what has
+labels, two passes for distillation, half the augmentation's strength for both. Calibration is left
+out where it would train a network twice: it does not change which class is named.
 """
 
 from __future__ import annotations
