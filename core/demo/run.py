@@ -118,7 +118,9 @@ class Walk:
         started = {
             job.stage: job for job in self.client.submit({"stage": "pipeline", **data, **chain})
         }
-        scratch = self.client.submit({"stage": "finetune", **data, "method": "full", **options})
+        # Calibration would train it twice, and does not change which class is named.
+        alone = {"stage": "finetune", **data, "method": "full", "calibrate": False}
+        scratch = self.client.submit({**alone, **options})
         jobs = {**started, "scratch": scratch[0]}
         self._call("POST /jobs", f"pipeline: {_plan_text(jobs['pretrain'])}")
         self._call("POST /jobs", f"finetune, method=full (scratch): {_plan_text(scratch[0])}")
