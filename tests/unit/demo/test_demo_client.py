@@ -153,7 +153,8 @@ def test_a_failed_job_ends_the_walk_with_its_reason_and_the_others_are_cancelled
     few = {"epochs": 7, "augmentation": "document"}
     assert pipeline["pretrain"] == pipeline["distill"] == {**few, "batch_size": 10}
     assert pipeline["finetune"] == few
-    assert alone == {"stage": "finetune", "dataset_id": "d1", "method": "full", **few}
+    once = {"method": "full", "calibrate": False}
+    assert alone == {"stage": "finetune", "dataset_id": "d1", **once, **few}
 
 
 def test_the_line_to_paste(tmp_path: Path) -> None:
