@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
-from core.learning.augmentations import PRESETS
+from core.learning.augmentations import PRESETS, AugmentationConfig
 from core.learning.distillation import DistillConfig
 from core.learning.finetuning import FinetuneConfig
 from core.learning.simclr import SimCLRConfig
@@ -74,72 +75,51 @@ def epochs_of(steps: int, labels: int, batch_size: int) -> int:
 
 def _fashion_mnist() -> Recipe:
     augmentation = PRESETS["greyscale"]
-    # Labels, and a teacher's answers, have to survive what happens to an image.
-    milder = augmentation.scaled(0.5)
-    return Recipe(
-        pretrain=SimCLRConfig(
-            encoder="resnet10",
-            image_size=32,
-            channels=1,
-            epochs=None,
-            budget_minutes=20.0,
-            temperature=0.5,
-            augmentation=augmentation,
-        ),
-        scratch=lambda per_class: FinetuneConfig(
-            method="full",
-            from_scratch=True,
-            calibrate=False,
-            epochs=epochs_of(1000, 10 * per_class, 64),
-            augmentation=milder,
-        ),
-        finetune=lambda per_class: FinetuneConfig(
-            method="auto",
-            layer="auto",
-            epochs=epochs_of(300, 10 * per_class, 64),
-            augmentation=milder,
-        ),
-        supcon=lambda per_class: FinetuneConfig(
-            method="supcon",
-            calibrate=False,
-            epochs=epochs_of(300, 10 * per_class, 64),
-            augmentation=milder,
-        ),
-        distill=DistillConfig(epochs=2, augmentation=milder),
-        small="resnet10_tiny",
+    pretrain = SimCLRConfig(
+        encoder="resnet10",
+        image_size=32,
+        channels=1,
+        epochs=None,
+        budget_minutes=20.0,
+        temperature=0.5,
+        augmentation=augmentation,
     )
+    # Labels, and a teacher's answers, have to survive what happens to an image.
+    return _recipe(pretrain, augmentation.scaled(0.5), distill_epochs=2)
 
 
 def _digits() -> Recipe:
     augmentation = PRESETS["document"]
+    pretrain = SimCLRConfig(
+        encoder="resnet10",
+        image_size=8,
+        channels=1,
+        epochs=50,
+        temperature=1.0,
+        augmentation=augmentation,
+    )
+    return _recipe(pretrain, augmentation, distill_epochs=60)
+
+
+def _recipe(
+    pretrain: SimCLRConfig, augmentation: AugmentationConfig, *, distill_epochs: int
+) -> Recipe:
+    """What all datasets have in common; the augmentation is that of all stages but the first."""
+
+    def labelled(method: str, steps: int, **options: Any) -> ByLabels:
+        def config(per_class: int) -> FinetuneConfig:
+            epochs = epochs_of(steps, 10 * per_class, 64)
+            return FinetuneConfig(
+                method=method, epochs=epochs, augmentation=augmentation, **options
+            )
+
+        return config
+
     return Recipe(
-        pretrain=SimCLRConfig(
-            encoder="resnet10",
-            image_size=8,
-            channels=1,
-            epochs=50,
-            temperature=1.0,
-            augmentation=augmentation,
-        ),
-        scratch=lambda per_class: FinetuneConfig(
-            method="full",
-            from_scratch=True,
-            calibrate=False,
-            epochs=epochs_of(1000, 10 * per_class, 64),
-            augmentation=augmentation,
-        ),
-        finetune=lambda per_class: FinetuneConfig(
-            method="auto",
-            layer="auto",
-            epochs=epochs_of(300, 10 * per_class, 64),
-            augmentation=augmentation,
-        ),
-        supcon=lambda per_class: FinetuneConfig(
-            method="supcon",
-            calibrate=False,
-            epochs=epochs_of(300, 10 * per_class, 64),
-            augmentation=augmentation,
-        ),
-        distill=DistillConfig(epochs=60, augmentation=augmentation),
+        pretrain=pretrain,
+        scratch=labelled("full", 1000, from_scratch=True, calibrate=False),
+        finetune=labelled("auto", 300, layer="auto"),
+        supcon=labelled("supcon", 300, calibrate=False),
+        distill=DistillConfig(epochs=distill_epochs, augmentation=augmentation),
         small="resnet10_tiny",
     )
