@@ -27,7 +27,7 @@ up: $(READY) ## run the service with embedded servers, data in ./fewlabels-data
 	@$(BIN)/fewlabels up
 
 test: $(READY) ## run the test suite
-	@$(BIN)/python -m pytest -q
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## check style
 	@$(BIN)/ruff check .

@@ -81,6 +81,9 @@ def _fashion_mnist() -> Recipe:
         channels=1,
         epochs=None,
         budget_minutes=20.0,
+        batch_size=64,
+        learning_rate=3e-3,
+        warmup_epochs=0.5,
         temperature=0.5,
         augmentation=augmentation,
     )

@@ -36,6 +36,7 @@ PER_CLASS = 10
 ENCODER = "resnet10_tiny"
 VIEWS = {"fashion-mnist": 192_000, "digits": 150_000}
 REFERENCES = 10_000
+START: Mapping[str, Any] = {"batch_size": 128, "learning_rate": 2e-3}
 # "small" without colour: where the search began. It ended at VARIED, the preset "greyscale".
 GREY = replace(PRESETS["small"], saturation=0.0, hue=0.0, grey=0.0)
 MILD = replace(GREY, crop_area=(0.4, 1.0))
@@ -57,6 +58,8 @@ VARIANTS: dict[str, Mapping[str, Any]] = {
     "shaded-1.0": {"augmentation": SHADED, "temperature": 1.0},
     "varied": {"augmentation": VARIED},
     "varied-small-batch": {"augmentation": VARIED, "batch_size": 64},
+    "varied-fast": {"augmentation": VARIED, "batch_size": 64, "learning_rate": 5e-3},
+    "varied-views-4": {"augmentation": VARIED, "batch_size": 32, "views": 4},
     "varied-more": {"augmentation": replace(VARIED, solarize=0.4), "batch_size": 64},
     "varied-dcl": {"augmentation": VARIED, "batch_size": 64, "loss": "dcl"},
     "document-varied": {
@@ -101,7 +104,8 @@ class Parts:
 
 def config_of(dataset: Dataset, name: str, views: int) -> SimCLRConfig:
     """The dataset's recipe with a variant's changes, for about so many views."""
-    config = replace(recipe(dataset.name).pretrain, encoder=ENCODER, **VARIANTS[name])
+    base = replace(recipe(dataset.name).pretrain, encoder=ENCODER, **START)
+    config = replace(base, **VARIANTS[name])
     images = Parts(dataset).split
     return replace(
         config,

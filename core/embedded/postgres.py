@@ -153,11 +153,13 @@ def _end_unrecorded(data: Path) -> None:
 
 
 def _socket_folder(data: Path) -> Path:
-    own = data / f".s.PGSQL.{PORT}"
-    if PLAIN_PATH.fullmatch(str(own)) and len(os.fsencode(own)) <= SOCKET_BYTES:
+    if _holds_a_socket(data):
         return data
     digest = hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"fewlabels-{os.geteuid()}-{digest}"
+    name = f"fewlabels-{os.geteuid()}-{digest}"
+    folder = Path(tempfile.gettempdir()) / name
+    if not _holds_a_socket(folder):  # TMPDIR may be deep, too
+        folder = Path("/tmp") / name
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
@@ -169,6 +171,11 @@ def _socket_folder(data: Path) -> Path:
             "or choose a data folder with a shorter path"
         )
     return folder
+
+
+def _holds_a_socket(folder: Path) -> bool:
+    path = folder / f".s.PGSQL.{PORT}"
+    return PLAIN_PATH.fullmatch(str(path)) is not None and len(os.fsencode(path)) <= SOCKET_BYTES
 
 
 def _url(socket: Path, database: str) -> str:

@@ -143,8 +143,20 @@ def restore(
             entries.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    _lay_out(optimizer)
     notes: dict[str, Any] = state.scalars["notes"]
     return notes
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the strides of their weights, which a file does not keep.
+
+    A fused optimizer walks through memory and would pair the wrong elements otherwise.
+    """
+    for parameter, entries in optimizer.state.items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                entries[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -72,7 +72,7 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
             groups, lr=rate, weight_decay=decay, momentum=config.momentum, nesterov=True
         )
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
     if config.name == "lars":
         for group in groups:
             group["always_adapt"] = "weight_decay" not in group

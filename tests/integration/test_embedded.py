@@ -141,6 +141,16 @@ def test_data_is_there_after_a_restart(data: Path) -> None:
         assert (1,) in run_sql(settings.sqlalchemy_url, "SELECT n FROM kept")
 
 
+def test_a_deep_folder_for_temporary_files_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("x" * 90)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with start_servers(settings_in(deep / "data")) as settings:
+        assert run_sql(settings.sqlalchemy_url, "SELECT 1") == [(1,)]
+
+
 def test_the_environment_of_libpq_does_not_mislead(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

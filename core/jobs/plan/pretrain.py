@@ -12,6 +12,9 @@ from core.jobs.plan.rates import PRETRAIN, optimizer_plan
 
 LONGEST_WARMUP = {"adamw": 2.0, "sgd": 2.0, "lars": 10.0}  # epochs
 LABEL_SHARE = 0.25
+# Where only time counts, more steps on a CPU are worth more than more negatives in each: +1 point
+# for 64 images instead of 128 in the same time (measured: docs/benchmarks.md).
+BUDGET_BATCH = 64
 
 
 def plan_pretrain(
@@ -24,7 +27,7 @@ def plan_pretrain(
         NotEnoughLabels: Labels are to be used, and fewer than two classes have any.
         SpecInvalid: Options contradict each other or the parent.
     """
-    batch, views = batch_of_all(options, data), int(choose(options, "views", 2))
+    batch, views = _batch(options, data, device), int(choose(options, "views", 2))
     network = network_plan(options, data, device, parent=parent)
     size: int = network["image_size"]
     return {
@@ -45,6 +48,12 @@ def plan_pretrain(
         "plateau_patience": choose(options, "plateau_patience", None),
         "seed": choose(options, "seed", 0),
     }
+
+
+def _batch(options: Options, data: DataFacts, device: Device) -> int:
+    batch = batch_of_all(options, data)
+    hurried = device == "cpu" and choose(options, "budget_minutes", None) is not None
+    return int(choose(options, "batch_size", BUDGET_BATCH if hurried else batch))
 
 
 def _training(

@@ -56,7 +56,9 @@ def test_concatenated_compressed_streams(tmp_path: Path, packing: str) -> None:
     assert contents(read(tmp_path, data)) == PHOTOS
 
 
-@pytest.mark.parametrize("data", [zip_of({}), tar_of({}), gzip.compress(tar_of({}))])
+@pytest.mark.parametrize(
+    "data", [zip_of({}), tar_of({}), gzip.compress(tar_of({}))], ids=["zip", "tar", "tar.gz"]
+)
 def test_empty_archives(tmp_path: Path, data: bytes) -> None:
     assert read(tmp_path, data) == []
 

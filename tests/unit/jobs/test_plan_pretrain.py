@@ -61,6 +61,21 @@ def test_what_is_asked_for_is_kept(asked: str, value: Any) -> None:
     assert plan_pretrain({asked: value}, DATA, "cpu")[asked] == value
 
 
+@pytest.mark.parametrize(
+    ("device", "options", "expected"),
+    [
+        ("cpu", {"budget_minutes": 20}, 64),
+        ("cpu", {"budget_minutes": 20, "batch_size": 100}, 100),
+        ("cpu", {}, 256),
+        ("cuda", {"budget_minutes": 20}, 256),
+    ],
+)
+def test_a_time_budget_on_a_cpu_goes_to_more_steps(
+    device: Device, options: dict[str, Any], expected: int
+) -> None:
+    assert plan_pretrain(options, replace(DATA, images=60_000), device)["batch_size"] == expected
+
+
 def test_few_images_on_purpose() -> None:
     data = replace(DATA, images=20)
     assert plan_pretrain({"batch_size": 20}, data, "cpu")["batch_size"] == 20
