@@ -72,6 +72,7 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
             groups, lr=rate, weight_decay=decay, momentum=config.momentum, nesterov=True
         )
     if config.name == "adamw":
+        # One pass over all parameters: on a CPU a third of the time (docs/benchmarks.md).
         return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
     if config.name == "lars":
         for group in groups:

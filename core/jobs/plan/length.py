@@ -55,8 +55,8 @@ def length_plan(
     return _plan(epochs, epochs * steps_per_epoch, None, warmup)
 
 
-def batch_of_all(options: Options, data: DataFacts) -> int:
-    """Batch size of a stage that trains on all images.
+def batch_of_all(options: Options, data: DataFacts, *, automatic: int | None = None) -> int:
+    """Batch size of a stage that trains on all images; `automatic` in place of the usual "auto".
 
     Raises:
         NotEnoughImages: Fewer images than a batch.
@@ -74,7 +74,7 @@ def batch_of_all(options: Options, data: DataFacts) -> int:
             f"at most {images} is allowed"
         )
     # Many steps of a small batch learn more than few of a large one when data is scarce.
-    return int(asked or (128 if images < 5_000 else 256))
+    return int(asked or automatic or (128 if images < 5_000 else 256))
 
 
 def _plan(epochs: int | None, steps: int | None, minutes: float | None, warmup: float) -> Plan:

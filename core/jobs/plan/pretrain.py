@@ -12,8 +12,8 @@ from core.jobs.plan.rates import PRETRAIN, optimizer_plan
 
 LONGEST_WARMUP = {"adamw": 2.0, "sgd": 2.0, "lars": 10.0}  # epochs
 LABEL_SHARE = 0.25
-# Where only time counts, more steps on a CPU are worth more than more negatives in each: +1 point
-# for 64 images instead of 128 in the same time (measured: docs/benchmarks.md).
+# Where only time counts, a CPU takes more steps of fewer images: with as many views a small encoder
+# gained a point by it, the long run of the label benchmark next to nothing (docs/benchmarks.md).
 BUDGET_BATCH = 64
 
 
@@ -51,9 +51,8 @@ def plan_pretrain(
 
 
 def _batch(options: Options, data: DataFacts, device: Device) -> int:
-    batch = batch_of_all(options, data)
     hurried = device == "cpu" and choose(options, "budget_minutes", None) is not None
-    return int(choose(options, "batch_size", BUDGET_BATCH if hurried else batch))
+    return batch_of_all(options, data, automatic=BUDGET_BATCH if hurried else None)
 
 
 def _training(
