@@ -27,6 +27,7 @@ from api.routes import (
     datasets,
     health,
     images,
+    imports,
     inference,
     jobs,
     labels,
@@ -89,7 +90,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestContext)
     app.include_router(images.uploads, max_body_size=settings.max_upload_bytes)
     app.include_router(inference.router, max_body_size=settings.max_inference_bytes)
-    for module in (datasets, augmentations, images, labels, jobs, models, aliases, health):
+    for module in (datasets, augmentations, images, imports, labels, jobs, models, aliases, health):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -1,23 +1,26 @@
-"""Request bodies with files: a multipart form or an archive, on disk rather than in memory."""
+"""Request bodies with files: a multipart form on disk, an archive as it arrives."""
 
 from __future__ import annotations
 
-import tempfile
+import io
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+from anyio import from_thread
 from fastapi import Request
-from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from core.config import Settings
 from core.errors import RequestInvalid, TooManyImages
 from core.images.archives import ArchiveLimits, members, unsafe_name
+from core.images.archives.arriving import Readable
 from core.images.ingest import IncomingFile
 
 MULTIPART = "multipart/form-data"
+DRAINED_BYTES = 64 * 2**20
 
 
 def media_type(request: Request) -> str:
@@ -94,8 +97,10 @@ def incoming_from_form(files: list[UploadFile], *, max_bytes: int) -> Iterator[I
             yield IncomingFile(name, upload.file.read())
 
 
-def incoming_from_archive(path: Path, settings: Settings) -> Iterator[IncomingFile]:
-    """The files of a zip or tar archive one at a time.
+def incoming_from_archive(
+    body: Readable, settings: Settings, *, scratch: Path
+) -> Iterator[IncomingFile]:
+    """The files of a zip or tar archive one at a time, as they arrive.
 
     Raises:
         ArchiveInvalid: It cannot be read to its end.
@@ -107,19 +112,52 @@ def incoming_from_archive(path: Path, settings: Settings) -> Iterator[IncomingFi
         max_ratio=settings.max_archive_ratio,
         max_file_bytes=settings.max_image_bytes,
     )
-    for member in members(path, limits=limits):
+    for member in members(body, limits=limits, scratch=scratch):
         if member.rejected is None:
             yield IncomingFile(member.name, member.data)
         else:
             yield IncomingFile(member.name, None, (member.rejected.code, member.rejected.detail))
 
 
-@asynccontextmanager
-async def spooled(request: Request, folder: Path) -> AsyncIterator[Path]:
-    """The request's body in a temporary file, written as it arrives."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="upload-") as file:
-        async for piece in request.stream():
-            await run_in_threadpool(file.write, piece)
-        file.flush()
-        yield Path(file.name)
+class ArrivingBody(io.RawIOBase):
+    """A request's body as a file, for code in a thread of `run_in_threadpool`.
+
+    Reading waits on the event loop for the next piece, so that a client that sends faster than
+    its images are stored is slowed down instead of held in memory.
+    """
+
+    def __init__(self, request: Request) -> None:
+        super().__init__()
+        self._pieces = request.stream()
+        self._piece = memoryview(b"")
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """How many bytes were read."""
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Up to so many bytes; none at the end of the body."""
+        while not self._piece:
+            piece = from_thread.run(self._next)
+            if piece is None:
+                return 0
+            self._piece = memoryview(piece)
+        taken = self._piece[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self._piece = self._piece[len(taken) :]
+        self._position += len(taken)
+        return len(taken)
+
+    async def drain(self) -> None:
+        """Read what is left, within reason: a client that still sends does not see an answer."""
+        left = DRAINED_BYTES
+        while left > 0 and (piece := await self._next()) is not None:
+            left -= len(piece)
+
+    async def _next(self) -> bytes | None:
+        return await anext(self._pieces, None)

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from core.datasets.cache import open_cache
-from core.images.ingest import image_key
+from core.images.recording import image_key
 from core.learning.augmentations import PRESETS
 from core.learning.data import channel_statistics
 from core.learning.encoders import ENCODERS, create_encoder

@@ -15,6 +15,7 @@ from rich.console import Console
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from core import blobs
 from core.auth import DEFAULT_PROJECT, create_key, list_keys, revoke_key
 from core.config import load_settings
 from core.db.session import make_engine, session_factory, upgrade
@@ -24,6 +25,7 @@ from core.embedded.servers import with_running_database
 from core.embedded.service import run_service
 from core.errors import FewlabelsError
 from core.samples import write_samples
+from core.storage.store import open_store
 
 app = typer.Typer(
     name="fewlabels",
@@ -138,6 +140,29 @@ def revoke_api_key(key_id: UUID, data_dir: DataDir = None) -> None:
     with sentences(), database_session(data_dir) as session:
         revoke_key(session, key_id)
         say(f"revoked {key_id}")
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is there.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Find stored bytes that no image, snapshot or model refers to; the sweep deletes them."""
+    with sentences():
+        settings = with_running_database(load_settings(data_dir=data_dir))
+        engine = make_engine(settings.sqlalchemy_url, pool_size=1)
+        try:
+            sessions, store = session_factory(engine), open_store(settings.store_url)
+            found = list(blobs.orphans(sessions, store))
+            for key in found:
+                print(key)
+            say(f"{len(found):,} blobs without a row")
+            if not dry_run:
+                marked = blobs.mark_orphans(sessions, found)
+                hours = settings.blob_grace_seconds / 3600
+                say(f"{marked:,} of them newly marked; the sweep deletes them in {hours:g} h")
+        finally:
+            engine.dispose()
 
 
 @app.command()

@@ -92,6 +92,12 @@ class Settings(BaseSettings):
     max_images_per_dataset: int = Field(
         default=1_000_000, gt=0, description="Most images in one dataset."
     )
+    blob_grace_seconds: float = Field(
+        default=3600.0,
+        ge=60,
+        description="How long bytes that no image refers to are kept before the sweep deletes "
+        "them; an upload has this long from writing an image to recording it.",
+    )
     max_labels_per_request: int = Field(
         default=1_000_000, gt=0, description="Most labels in one request."
     )

@@ -69,6 +69,10 @@ class ImageNotFound(NotFound):
     """No such image."""
 
 
+class ImportNotFound(NotFound):
+    """No such import."""
+
+
 class SnapshotNotFound(NotFound):
     """No such snapshot."""
 

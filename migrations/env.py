@@ -2,11 +2,12 @@
 
 from alembic import context
 
-from core.db.models import Project
+from core.db import imports, models  # noqa: F401 - the tables are known once imported
+from core.db.table import Table
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Project.metadata,
+    target_metadata=Table.metadata,
     compare_type=True,
     compare_server_default=True,
 )

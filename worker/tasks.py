@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import lru_cache
 from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from core import blobs
 from core.config import process_settings
 from core.db.session import make_engine, session_factory
+from core.images import imports
 from core.jobs import leases, outbox
 from core.jobs.queue import RUN_JOB, SWEEP, CeleryQueue
+from core.storage.store import BlobStore, open_store
 from core.telemetry import bound, logger
 from worker import child
 from worker.celery_app import app
@@ -35,9 +39,22 @@ def run_job(job_id: str) -> None:
 
 @app.task(name=SWEEP)
 def sweep() -> None:
-    """Take jobs from silent workers and send lost hints again."""
+    """Take jobs from silent workers, send lost hints again, delete bytes that no row refers to."""
     waiting = CeleryQueue(app).waiting()
     with _sessions().begin() as session:
         expired, hinted = leases.sweep(session, hints_waiting=waiting)
-    if expired or hinted:
-        log.info("swept", expired_leases=expired, hints_sent=hinted)
+        silent = imports.sweep(session, silent=_grace())
+    if expired or hinted or silent:
+        log.info("swept", expired_leases=expired, hints_sent=hinted, silent_imports=silent)
+    deleted = blobs.sweep(_sessions(), _store(), grace=_grace())
+    if deleted:
+        log.info("swept", blobs_deleted=deleted)
+
+
+def _grace() -> timedelta:
+    return timedelta(seconds=process_settings().blob_grace_seconds)
+
+
+@lru_cache(maxsize=1)
+def _store() -> BlobStore:
+    return open_store(process_settings().store_url)

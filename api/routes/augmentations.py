@@ -19,7 +19,7 @@ from api.errors import responses
 from api.schemas.augmentations import PreviewQuery
 from core.errors import DatasetNotFound, NotEnoughImages, Overloaded, SpecInvalid
 from core.images.decoding import decode
-from core.images.ingest import image_key
+from core.images.recording import image_key
 from core.jobs.plan import planning_device
 from core.jobs.previews import LARGEST_IMAGES, PreviewLimits, plan_preview
 from core.storage.store import BlobStore

@@ -13,30 +13,33 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.auth import ReadCaller, WriteCaller
 from api.dependencies import Cursor, Limit, SessionDep, SettingsDep, StoreDep
 from api.errors import responses
-from api.schemas.datasets import ImageOut, ImagePage, UploadOut
+from api.schemas.datasets import ImageOut, ImagePage
 from api.schemas.text import Text
+from api.schemas.uploads import HashesIn, MissingOut, UploadOut
 from api.uploads import (
     MULTIPART,
+    ArrivingBody,
     form_files,
     incoming_from_archive,
     incoming_from_form,
     media_type,
     parsed_form,
-    spooled,
 )
 from core.auth import Caller
-from core.config import Settings
 from core.datasets import service
 from core.errors import (
     ArchiveInvalid,
     ArchiveTooLarge,
     BodyTooLarge,
     DatasetNotFound,
+    FewlabelsError,
     ImageNotFound,
+    InUse,
     TooManyImages,
 )
-from core.images.ingest import ImageLimits, IncomingFile, IngestReport, image_key, ingest
-from core.storage.store import BlobStore
+from core.images.ingest import ImageLimits, IncomingFile, ingest
+from core.images.recording import image_key, missing, stored_name
+from core.images.report import IngestReport
 
 uploads = APIRouter(tags=["images"])
 router = APIRouter(tags=["images"])
@@ -76,53 +79,54 @@ UPLOAD_BODY: dict[str, Any] = {
     summary="Add images: multipart files, or a zip or tar archive as the body",
 )
 async def upload_images(
-    dataset_id: UUID,
-    request: Request,
-    session: SessionDep,
-    caller: WriteCaller,
-    store: StoreDep,
-    settings: SettingsDep,
+    dataset_id: UUID, request: Request, caller: WriteCaller, store: StoreDep, settings: SettingsDep
 ) -> IngestReport:
-    """Files that are not images that can be used are listed one by one and stop nothing."""
+    """Files that are not images that can be used are listed one by one and stop nothing.
+
+    What arrived stays when the upload breaks off: send it again, and what is there is skipped.
+    """
     sessions = request.app.state.sessions
-    await run_in_threadpool(_refuse_early, sessions, caller, dataset_id)
-    add = _Adder(session, caller, dataset_id, store, settings)
+
+    def add(files: Iterable[IncomingFile]) -> IngestReport:
+        limits = ImageLimits(
+            max_bytes=settings.max_image_bytes,
+            max_pixels=settings.max_image_pixels,
+            max_images=settings.max_images_per_dataset,
+        )
+        return ingest(sessions, store, dataset_id, files, limits=limits)
+
+    await run_in_threadpool(_check_owner, sessions, caller, dataset_id)
     if media_type(request) == MULTIPART:
         async with parsed_form(request, max_files=settings.max_upload_files) as form:
             files = incoming_from_form(form_files(form), max_bytes=settings.max_image_bytes)
             return await run_in_threadpool(add, files)
-    async with spooled(request, settings.data_dir / "uploads") as path:
-        return await run_in_threadpool(add, incoming_from_archive(path, settings))
+    body = ArrivingBody(request)
+    try:
+        files = incoming_from_archive(body, settings, scratch=settings.data_dir / "uploads")
+        return await run_in_threadpool(add, files)
+    except FewlabelsError:
+        await body.drain()
+        raise
 
 
-def _refuse_early(sessions: sessionmaker[Session], caller: Caller, dataset_id: UUID) -> None:
+def _check_owner(sessions: sessionmaker[Session], caller: Caller, dataset_id: UUID) -> None:
     # In a transaction of its own: none stays open while the body arrives.
     with sessions.begin() as session:
         service.get_dataset(session, caller, dataset_id)
 
 
-class _Adder:
-    """Adds files to a dataset that the caller owns."""
-
-    def __init__(
-        self,
-        session: Session,
-        caller: Caller,
-        dataset_id: UUID,
-        store: BlobStore,
-        settings: Settings,
-    ) -> None:
-        self.session, self.caller, self.dataset_id = session, caller, dataset_id
-        self.store = store
-        self.limits = ImageLimits(
-            max_bytes=settings.max_image_bytes,
-            max_pixels=settings.max_image_pixels,
-            max_images=settings.max_images_per_dataset,
-        )
-
-    def __call__(self, files: Iterable[IncomingFile]) -> IngestReport:
-        dataset = service.get_dataset(self.session, self.caller, self.dataset_id, lock=True)
-        return ingest(self.session, self.store, dataset, files, limits=self.limits)
+@router.post(
+    "/datasets/{dataset_id}/images/missing",
+    responses=responses(DatasetNotFound),
+    summary="Which images, by the SHA-256 of their bytes, are not there yet",
+)
+def missing_images(
+    dataset_id: UUID, body: HashesIn, session: SessionDep, caller: WriteCaller
+) -> MissingOut:
+    """Send those that are missing; names that come along are kept for the others."""
+    dataset = service.get_dataset(session, caller, dataset_id, lock=True)
+    names = {sha256: [stored_name(raw) for raw in raws] for sha256, raws in body.names.items()}
+    return MissingOut(missing=missing(session, dataset, body.sha256, names))
 
 
 @router.get(
@@ -172,6 +176,16 @@ def image_content(
         media_type=f"image/{image.format.lower()}",
         headers=headers,
     )
+
+
+@router.delete(
+    "/images/{image_id}",
+    status_code=204,
+    responses=responses(ImageNotFound, InUse),
+    summary="Delete an image with its names and label; models trained on it stay",
+)
+def delete_image(image_id: UUID, session: SessionDep, caller: WriteCaller) -> None:
+    service.delete_image(session, caller, image_id)
 
 
 def _out(item: service.ListedImage) -> ImageOut:

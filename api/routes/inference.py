@@ -40,7 +40,7 @@ from core.errors import (
     WrongModelKind,
 )
 from core.images.decoding import decode
-from core.images.ingest import stored_name
+from core.images.recording import stored_name
 from core.registry.artifact import ModelSource
 from core.telemetry import INFERENCE_IMAGES
 

@@ -54,6 +54,7 @@ class DatasetDetailOut(DatasetOut):
     """A dataset with its counts."""
 
     image_count: int
+    byte_count: int = Field(description="Of the image files as they were uploaded.")
     label_count: int
     labels_per_class: dict[str, int]
 
@@ -84,29 +85,6 @@ class ImagePage(BaseModel):
 
     items: list[ImageOut]
     next_cursor: str | None
-
-
-class ReportLineOut(BaseModel):
-    """A file that was not added, and why."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    file: str
-    outcome: str = Field(description="`duplicate` or `rejected`")
-    code: str
-    detail: str
-    image_id: UUID | None = Field(description="The image that a duplicate is the same as.")
-
-
-class UploadOut(BaseModel):
-    """What became of the files of an upload."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    added: int
-    duplicates: int
-    rejected: int
-    lines: list[ReportLineOut] = Field(description="One for every file that was not added.")
 
 
 class LabelIn(BaseModel):

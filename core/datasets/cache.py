@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.images.decoding import decode
-from core.images.ingest import image_key
+from core.images.recording import image_key
 from core.storage.store import BlobStore
 
 Pixels = NDArray[np.uint8]

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from core.db.models import Dataset, Image, ImageName, Label
 from core.errors import LabelsInvalid
-from core.images.ingest import stored_name
+from core.images.recording import stored_name
 
 SHOWN_PROBLEMS = 100
 STATEMENT_ROWS = 5_000

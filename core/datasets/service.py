@@ -10,10 +10,12 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from core import blobs
 from core.auth import Caller
 from core.db.models import UNFINISHED, Dataset, Image, ImageName, Job, Label
 from core.db.paging import Page, fetch_page
 from core.errors import DatasetNotFound, ImageNotFound, InUse, NameTaken
+from core.images.recording import image_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class DatasetSummary:
     validation_fraction: float
     created_at: datetime
     image_count: int
+    byte_count: int
     label_count: int
     labels_per_class: dict[str, int]
 
@@ -77,7 +80,8 @@ def get_dataset(
     if lock:
         statement = statement.with_for_update(read=True, key_share=True)
     if deleting:
-        statement = statement.with_for_update()
+        # Counts that another transaction changed meanwhile are read anew.
+        statement = statement.with_for_update().execution_options(populate_existing=True)
     dataset = session.scalars(statement).one_or_none()
     if dataset is None:
         raise DatasetNotFound(f"dataset_id: no dataset has the id {dataset_id}")
@@ -86,9 +90,6 @@ def get_dataset(
 
 def summarise(session: Session, dataset: Dataset) -> DatasetSummary:
     """The dataset with counts of images and labels."""
-    images = session.scalar(
-        select(func.count()).select_from(Image).where(Image.dataset_id == dataset.id)
-    )
     classes = session.execute(
         select(Label.class_name, func.count())
         .where(Label.dataset_id == dataset.id)
@@ -102,7 +103,8 @@ def summarise(session: Session, dataset: Dataset) -> DatasetSummary:
         test_fraction=dataset.test_fraction,
         validation_fraction=dataset.validation_fraction,
         created_at=dataset.created_at,
-        image_count=images or 0,
+        image_count=dataset.image_count,
+        byte_count=dataset.byte_count,
         label_count=sum(per_class.values()),
         labels_per_class=per_class,
     )
@@ -121,11 +123,38 @@ def list_datasets(
 def delete_dataset(session: Session, caller: Caller, dataset_id: UUID) -> None:
     """Remove the dataset, its images, labels and snapshots; jobs and models stay as history.
 
+    The bytes of images that no other dataset has are deleted by the sweep a while later.
+
     Raises:
         DatasetNotFound: There is none, or it is another project's.
         InUse: An unfinished job needs it.
     """
     dataset = get_dataset(session, caller, dataset_id, deleting=True)
+    _refuse_while_needed(session, dataset)
+    blobs.mark_images_of(session, dataset.id)
+    session.execute(delete(Dataset).where(Dataset.id == dataset.id))
+
+
+def delete_image(session: Session, caller: Caller, image_id: UUID) -> None:
+    """Remove an image with its names and its label; snapshots and models keep what they had.
+
+    Raises:
+        ImageNotFound: There is none, or it is another project's.
+        InUse: An unfinished job needs the dataset as it is.
+    """
+    image = get_image(session, caller, image_id)
+    dataset = get_dataset(session, caller, image.dataset_id, deleting=True)
+    _refuse_while_needed(session, dataset)
+    gone = delete(Image).where(Image.id == image_id).returning(Image.byte_count)
+    byte_count = session.scalar(gone)
+    if byte_count is None:  # somebody else was first
+        raise ImageNotFound(f"image_id: no image has the id {image_id}")
+    dataset.image_count -= 1
+    dataset.byte_count -= byte_count
+    blobs.mark(session, [image_key(image.sha256)])
+
+
+def _refuse_while_needed(session: Session, dataset: Dataset) -> None:
     jobs = session.scalar(
         select(func.count())
         .select_from(Job)
@@ -133,7 +162,6 @@ def delete_dataset(session: Session, caller: Caller, dataset_id: UUID) -> None:
     )
     if jobs:
         raise InUse(f"dataset_id: {jobs} unfinished job(s) need this dataset; cancel them first")
-    session.execute(delete(Dataset).where(Dataset.id == dataset.id))
 
 
 @dataclass(frozen=True, slots=True)

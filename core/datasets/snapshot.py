@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from core import blobs
 from core.db.models import Dataset, Image, Label, Snapshot
 from core.db.table import Json
 from core.storage.store import BlobStore
@@ -58,6 +59,7 @@ def freeze(session: Session, store: BlobStore, dataset: Dataset) -> Snapshot:
     trained = [row for row in rows if _split(dataset, row.sha256) != "test"]
     content = _serialise(items)
     digest = hashlib.sha256(content).hexdigest()
+    blobs.unmark(session, [snapshot_key(digest)])
     store.put(snapshot_key(digest), content)
     values = {
         "dataset_id": dataset.id,

@@ -69,6 +69,7 @@ class Dataset(Table):
             "AND test_fraction + validation_fraction <= 0.9",
             name="fractions",
         ),
+        CheckConstraint("image_count >= 0 AND byte_count >= 0", name="counts"),
     )
 
     id: Mapped[UUID] = primary_id()
@@ -76,6 +77,9 @@ class Dataset(Table):
     name: Mapped[str]
     test_fraction: Mapped[float]
     validation_fraction: Mapped[float]
+    # Kept beside the rows: counting a million of them with every part of an upload would not do.
+    image_count: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    byte_count: Mapped[int] = mapped_column(BigInteger, server_default="0")
     created_at: Mapped[datetime] = creation_time()
 
 

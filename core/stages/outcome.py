@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from torch import nn
 
+from core import blobs
 from core.db.models import Model
 from core.jobs.outages import outlast
 from core.jobs.service import succeed
@@ -19,7 +20,13 @@ from core.learning.checkpoint import save_weights
 from core.learning.evaluation import Score, wilson_interval
 from core.learning.heads import ProjectionHead, ProjectionSpec
 from core.learning.preprocessing import Preprocessing
-from core.registry.artifact import WEIGHTS, publish_files, publish_manifest
+from core.registry.artifact import (
+    WEIGHTS,
+    file_key,
+    publish_files,
+    publish_manifest,
+    sha256_of,
+)
 from core.stages.context import PROJECTION, StageContext
 from core.stages.parent import ParentModel
 
@@ -70,6 +77,15 @@ def publish(context: StageContext, outcome: Outcome) -> UUID:
         paths = {name: Path(folder) / name for name in modules}
         for name, module in modules.items():
             save_weights(module, paths[name])
+        keys = [file_key(sha256_of(path)) for path in paths.values()]
+
+        def claim() -> None:
+            # Bytes of the same hash may be about to be swept.
+            with context.sessions.begin() as session:
+                blobs.unmark(session, keys)
+
+        seconds = context.settings.lease_seconds
+        outlast(claim, seconds=seconds, give_up=context.should_stop)
         files = publish_files(context.store, paths)
     manifest, digest = publish_manifest(context.store, _facts(context, outcome), files)
     model_id = uuid4()
@@ -87,7 +103,6 @@ def publish(context: StageContext, outcome: Outcome) -> UUID:
         with context.sessions.begin() as session:
             succeed(session, context.job.id, context.held.token, model)
 
-    seconds = context.settings.lease_seconds
     outlast(end, seconds=seconds, give_up=context.should_stop)
     return model_id
 

@@ -27,8 +27,9 @@ ALLOWED: dict[str, set[str]] = {
     "core.storage": FACTS,
     "core.db": FACTS,
     "core.auth": DATA,
-    "core.images": DATA,
-    "core.datasets": DATA | {"core.images", "core.auth"},
+    "core.blobs": DATA,
+    "core.images": DATA | {"core.blobs"},
+    "core.datasets": DATA | {"core.blobs", "core.images", "core.auth"},
     "core.jobs": DATA - {"core.storage"}
     | {"core.datasets", "core.auth", "core.storage.store"},  # submission hands the store on
     "core.registry": DATA | {"core.auth"},

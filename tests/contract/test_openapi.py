@@ -22,6 +22,7 @@ from api.schemas.datasets import DatasetIn, LabelIn, LabelsIn
 from api.schemas.inference import InferenceIn
 from api.schemas.jobs import JobIn
 from api.schemas.models import AliasIn
+from api.schemas.uploads import HashesIn
 from core.config import Settings
 from core.images.decoding import decode
 
@@ -29,6 +30,7 @@ SNAPSHOT = Path(__file__).with_name("openapi.json")
 METHODS = {"get", "post", "put", "delete", "patch"}
 BODIES: dict[str, Any] = {
     "post /datasets": DatasetIn,
+    "post /datasets/{dataset_id}/images/missing": HashesIn,
     "post /jobs": JobIn,
     "put /datasets/{dataset_id}/labels": LabelsIn,
     "put /aliases/{name}": AliasIn,

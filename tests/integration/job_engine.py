@@ -220,8 +220,8 @@ def upload_digits(sessions: sessionmaker[Session], store: BlobStore) -> tuple[Ca
         dataset = create_dataset(
             session, caller, name="digits", test_fraction=0.15, validation_fraction=0.15
         )
-        report = ingest(session, store, dataset, files, limits=limits)
-        assert report.added == IMAGES
+    assert ingest(sessions, store, dataset.id, files, limits=limits).added == IMAGES
+    with sessions.begin() as session:
         labels = [
             Assignment(number, f"digit {data.target[number]}", file=f"{number}.png")
             for number in range(LABELLED)

@@ -14,7 +14,7 @@ import redis
 
 from core.datasets.snapshot import load_items
 from core.errors import JobAlreadyFinished
-from core.images.ingest import image_key
+from core.images.recording import image_key
 from core.jobs import leases
 from core.jobs.queue import CeleryQueue, make_celery
 from core.jobs.service import cancel_job, retry_job

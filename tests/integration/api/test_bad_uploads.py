@@ -177,14 +177,24 @@ def test_bad_upload(
     assert_problem(answer, status, said)
 
 
-@pytest.mark.usefixtures("unchanged")
-def test_archive_that_is_good_at_first_leaves_nothing(
-    client: TestClient, dataset_id: str, folder: Path
+@pytest.mark.parametrize("pack", [tar_of, zip_of])
+def test_archive_that_is_good_at_first(
+    client: TestClient, add_dataset: Callable[..., str], folder: Path, pack: Callable[..., bytes]
 ) -> None:
-    tar = tar_of(pictures(90))
-    answer = client.post(f"/datasets/{dataset_id}/images", content=tar[: len(tar) // 2 + 700])
-    assert_problem(answer, 422)
+    """What a cut tar archive brought stays; a cut zip has lost its directory."""
+    dataset_id, archive = add_dataset(), pack(pictures(90))
+    url = f"/datasets/{dataset_id}/images"
+    answer = client.post(url, content=archive[: len(archive) // 2 + 700])
+    kept = client.get(f"/datasets/{dataset_id}").json()["image_count"]
+    words = f"{kept} images .* added before" if pack is tar_of else "nothing was added"
+    problem = assert_problem(answer, 422, words)
+    assert (kept > 0) == (pack is tar_of)
     assert not list((folder / "uploads").iterdir())
+    (told,) = client.get(f"/datasets/{dataset_id}/imports").json()["items"]
+    assert (told["state"], told["error_code"], told["added"]) == ("failed", "ArchiveInvalid", kept)
+    assert told["id"] in problem["detail"]
+    again = client.post(url, content=archive).json()
+    assert (again["added"], again["duplicates"], again["rejected"]) == (90 - kept, kept, 0)
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -218,13 +228,13 @@ def test_form_over_the_limit(client: TestClient, dataset_id: str) -> None:
     assert_problem(answer, 413, "body", "4000000")
 
 
-@pytest.mark.usefixtures("unchanged")
 def test_dataset_over_its_limit(client: TestClient, add_dataset: Callable[..., str]) -> None:
-    dataset_id = add_dataset()
-    tar = tar_of(pictures(301))
-    answer = client.post(f"/datasets/{dataset_id}/images", content=tar)
-    assert_problem(answer, 413, "300 images", "nothing was added")
-    assert client.delete(f"/datasets/{dataset_id}").status_code == 204
+    dataset_id = add_dataset(pictures(20))
+    url = f"/datasets/{dataset_id}/images"
+    answer = client.post(url, content=tar_of(pictures(301)))
+    assert_problem(answer, 413, "300 images", "280 more", "nothing was added")
+    assert client.get(f"/datasets/{dataset_id}").json()["image_count"] == 20
+    assert client.post(url, content=tar_of(pictures(300))).json()["added"] == 280
 
 
 def test_zip_with_lying_sizes(client: TestClient, add_dataset: Callable[..., str]) -> None:

@@ -6,10 +6,12 @@ import bz2
 import gzip
 import io
 import lzma
+import random
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,10 +52,26 @@ def read(folder: Path, data: bytes, limits: ArchiveLimits = LIMITS) -> list[Memb
     return list(start(folder, data, limits))
 
 
+class Arriving(io.RawIOBase):
+    """Bytes as a network brings them: in pieces of any size, and never again."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.rest = memoryview(data)
+        self.sizes = random.Random(0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        piece = self.rest[: min(len(buffer), self.sizes.choice((1, 37, 1_460, 65_536)))]
+        buffer[: len(piece)] = piece
+        self.rest = self.rest[len(piece) :]
+        return len(piece)
+
+
 def start(folder: Path, data: bytes, limits: ArchiveLimits = LIMITS) -> Iterator[Member]:
-    path = folder / "body"
-    path.write_bytes(data)
-    return members(path, limits=limits)
+    return members(Arriving(data), limits=limits, scratch=folder)
 
 
 def until_error(reading: Iterator[Member], error: type[Exception], said: str) -> list[Member]:

@@ -20,7 +20,7 @@ from core.config import Settings
 from core.datasets.cache import open_cache
 from core.errors import ArtifactCorrupt, DeadlineExceeded, ImageInvalid, Overloaded
 from core.images.decoding import decode
-from core.images.ingest import image_key
+from core.images.recording import image_key
 from core.inference import engine as engine_module
 from core.inference.engine import Answer, Engine, LoadedModel
 from core.learning.preprocessing import Preprocessing

@@ -1,0 +1,203 @@
+"""The rows of an upload's images: which are new, under which names, and a line for each file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID, uuid4
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.db.imports import Import, ImportLine
+from core.db.models import Dataset, Image, ImageName
+from core.errors import DatasetNotFound, TooManyImages
+from core.images.archives.entries import shown_name
+from core.images.decoding import ImageInfo
+from core.images.report import ReportLine
+
+RowT = TypeVar("RowT")
+STATEMENT_ROWS = 2_000
+MAX_NAME_BYTES = 1024  # an index row of Postgres holds 2,704 bytes at most
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """An image whose bytes are stored; `info` is None when the dataset had it before."""
+
+    name: str
+    sha256: str
+    byte_count: int
+    info: ImageInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A file that is not an image that can be used, and why."""
+
+    name: str
+    code: str
+    detail: str
+
+
+def image_key(sha256: str) -> str:
+    """Where the bytes of an image lie in the blob store."""
+    return f"images/{sha256}"
+
+
+def stored_name(raw: str) -> str:
+    """A file name as it is kept and looked up: fit to store, at most 1024 bytes of UTF-8."""
+    return shown_name(raw).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+
+
+def known_hashes(session: Session, dataset_id: UUID, hashes: set[str]) -> set[str]:
+    """Which of these images the dataset has."""
+    return set(_image_ids(session, dataset_id, sorted(hashes)))
+
+
+def missing(
+    session: Session,
+    dataset: Dataset,
+    hashes: Sequence[str],
+    names: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """Those of the images that the dataset has not, in the order asked; names go to the others."""
+    ids = _image_ids(session, dataset.id, sorted(set(hashes)))
+    named = {(ids[sha256], name) for sha256 in ids for name in names.get(sha256, ())}
+    _insert_names(session, dataset.id, named)
+    return [sha256 for sha256 in dict.fromkeys(hashes) if sha256 not in ids]
+
+
+def record(
+    session: Session,
+    dataset_id: UUID,
+    import_id: UUID,
+    results: Sequence[Verified | Refused],
+    *,
+    start: int,
+    max_images: int,
+) -> list[ReportLine]:
+    """Record the images of a chunk, their names and what became of each file, `start` its first.
+
+    Raises:
+        DatasetNotFound: The dataset was deleted meanwhile.
+        TooManyImages: The dataset would exceed its limit.
+    """
+    kept = [item for item in results if isinstance(item, Verified)]
+    first = {item.sha256: item for item in reversed(kept)}
+    # Until the commit uploads to this dataset take turns here, so that the counts hold.
+    turn = select(Dataset).where(Dataset.id == dataset_id).with_for_update(key_share=True)
+    dataset = session.scalars(turn.execution_options(populate_existing=True)).one_or_none()
+    if dataset is None:
+        raise DatasetNotFound(f"dataset_id: the dataset {dataset_id} was deleted meanwhile")
+    fresh = _insert_images(session, dataset_id, first)
+    room = max_images - dataset.image_count
+    if len(fresh) > room:
+        raise TooManyImages(
+            f"files: the dataset may hold {max_images} images, {room} more than it has"
+        )
+    dataset.image_count += len(fresh)
+    dataset.byte_count += sum(first[sha256].byte_count for sha256 in fresh)
+    ids = _image_ids(session, dataset_id, sorted(first))
+    named = {(ids[item.sha256], item.name) for item in kept if item.sha256 in ids}
+    _insert_names(session, dataset_id, named)
+    lines = [_line(item, first, fresh, ids) for item in results]
+    _insert_lines(session, import_id, lines, start)
+    return lines
+
+
+def _insert_names(session: Session, dataset_id: UUID, names: set[tuple[UUID, str]]) -> None:
+    for part in _batched(sorted(names)):
+        rows = [{"dataset_id": dataset_id, "name": n, "image_id": i} for i, n in part]
+        session.execute(insert(ImageName).values(rows).on_conflict_do_nothing())
+
+
+def _line(
+    item: Verified | Refused,
+    first: Mapping[str, Verified],
+    fresh: set[str],
+    ids: Mapping[str, UUID],
+) -> ReportLine:
+    if isinstance(item, Refused):
+        return ReportLine(item.name, "rejected", item.code, item.detail)
+    image_id = ids.get(item.sha256)
+    if image_id is None:  # known when the chunk came, gone when it was recorded
+        detail = "the image was deleted while it was uploaded; send it again"
+        return ReportLine(item.name, "rejected", "DeletedMeanwhile", detail)
+    if item.sha256 in fresh and first[item.sha256] is item:
+        return ReportLine(item.name, "added", image_id=image_id)
+    detail = "the dataset has this image already; the name now refers to it as well"
+    return ReportLine(item.name, "duplicate", "Duplicate", detail, image_id)
+
+
+def _insert_images(session: Session, dataset_id: UUID, first: Mapping[str, Verified]) -> set[str]:
+    fresh: set[str] = set()
+    decoded = [(sha256, item.info) for sha256, item in sorted(first.items()) if item.info]
+    for part in _batched(decoded):
+        rows = [_row(dataset_id, first[sha256], info) for sha256, info in part]
+        unknown = insert(Image).values(rows)
+        unknown = unknown.on_conflict_do_nothing(index_elements=["dataset_id", "sha256"])
+        fresh.update(session.scalars(unknown.returning(Image.sha256)))
+    return fresh
+
+
+def _insert_lines(
+    session: Session, import_id: UUID, lines: Sequence[ReportLine], start: int
+) -> None:
+    rows = [
+        {
+            "import_id": import_id,
+            "number": number,
+            "file": line.file,
+            "outcome": line.outcome,
+            "code": line.code,
+            "detail": line.detail,
+            "image_id": line.image_id,
+        }
+        for number, line in enumerate(lines, start)
+    ]
+    for part in _batched(rows):
+        session.execute(insert(ImportLine).values(part))
+    outcomes = [line.outcome for line in lines]
+    session.execute(
+        update(Import)
+        .where(Import.id == import_id)
+        .values(
+            added=Import.added + outcomes.count("added"),
+            duplicates=Import.duplicates + outcomes.count("duplicate"),
+            rejected=Import.rejected + outcomes.count("rejected"),
+            updated_at=func.clock_timestamp(),
+        )
+    )
+
+
+def _image_ids(session: Session, dataset_id: UUID, hashes: list[str]) -> dict[str, UUID]:
+    found: dict[str, UUID] = {}
+    for part in _batched(hashes):
+        rows = session.execute(
+            select(Image.sha256, Image.id).where(
+                Image.dataset_id == dataset_id, Image.sha256.in_(part)
+            )
+        )
+        found.update((sha256, image_id) for sha256, image_id in rows)
+    return found
+
+
+def _batched(items: Sequence[RowT]) -> Iterator[Sequence[RowT]]:
+    """Parts that fit into one statement: Postgres takes 65,535 parameters."""
+    return (items[start : start + STATEMENT_ROWS] for start in range(0, len(items), STATEMENT_ROWS))
+
+
+def _row(dataset_id: UUID, item: Verified, info: ImageInfo) -> dict[str, object]:
+    return {
+        "id": uuid4(),
+        "dataset_id": dataset_id,
+        "sha256": item.sha256,
+        "width": info.width,
+        "height": info.height,
+        "format": info.format,
+        "greyscale": info.greyscale,
+        "byte_count": item.byte_count,
+    }
