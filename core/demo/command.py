@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from core.client import ServiceClient
 from core.config import Settings, load_settings
-from core.demo.client import ServiceClient
 from core.demo.draw import draw_digits, draw_labelled
 from core.demo.host import on_embedded_service
 from core.demo.images import ImagesUnusable, read_folder, write_digits

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from core.demo.client import Job, Model, ServiceClient, ServiceRefused
+from core.client import Job, Model, ServiceClient, ServiceRefused
 from core.demo.draw import Draw
 from core.demo.images import Sample
 from core.demo.report import CLASSIFIERS, Accuracy, Row, accuracy_of

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from core.demo.client import Job
+from core.client import Job
 
 LINE_SECONDS = 5.0
 BAR_WIDTH = 28

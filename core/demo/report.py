@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from core.demo.client import Model
+from core.client import Model
 from core.demo.progress import clock
 
 Z_95 = 1.959964

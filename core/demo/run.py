@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from core.client import Job, ServiceClient, ServiceRefused
 from core.demo.archives import archives
-from core.demo.client import Job, ServiceClient, ServiceRefused
 from core.demo.draw import Draw
 from core.demo.images import Sample
 from core.demo.measure import measure

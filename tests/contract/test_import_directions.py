@@ -16,7 +16,14 @@ TOPS = ("api", "core", "worker", "migrations")
 FACTS = {"core.config", "core.errors"}
 DATA = FACTS | {"core.telemetry", "core.storage", "core.db"}
 EVERYTHING = {"core"}
-ENTRY_POINTS = {"core.cli", "core.embedded", "core.demo", "core.samples"}
+ENTRY_POINTS = {
+    "core.cli",
+    "core.client",
+    "core.demo",
+    "core.embedded",
+    "core.samples",
+    "core.upload",
+}
 
 # What a package may import of this project besides itself: the table of the design.
 ALLOWED: dict[str, set[str]] = {

@@ -74,7 +74,7 @@ def test_bad_entry_is_a_line_of_the_report(
     answer = client.post(f"/datasets/{dataset_id}/images", content=archive)
     assert answer.status_code == 200, answer.text
     assert [line["code"] for line in answer.json()["lines"]] == [code]
-    assert not list((folder / "uploads").iterdir())
+    assert not list((folder / "uploads").glob("*"))
     assert not (folder / "up.png").exists()
 
 
@@ -189,7 +189,7 @@ def test_archive_that_is_good_at_first(
     words = f"{kept} images .* added before" if pack is tar_of else "nothing was added"
     problem = assert_problem(answer, 422, words)
     assert (kept > 0) == (pack is tar_of)
-    assert not list((folder / "uploads").iterdir())
+    assert not list((folder / "uploads").glob("*"))
     (told,) = client.get(f"/datasets/{dataset_id}/imports").json()["items"]
     assert (told["state"], told["error_code"], told["added"]) == ("failed", "ArchiveInvalid", kept)
     assert told["id"] in problem["detail"]

@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select
@@ -20,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from core.db.imports import LooseBlob
 from core.images.report import SHOWN_LINES
+from tests.integration.api.listening import listening
 from tests.integration.api.problems import assert_problem, picture, pictures
 from tests.unit.images.archive_samples import tar_of
 
@@ -161,25 +159,6 @@ def test_an_image_stays_while_a_job_needs_it(client: TestClient, add_dataset: Ad
     assert_problem(client.delete(f"/images/{item['id']}"), 409, "1 unfinished job")
     assert client.post(f"/jobs/{job['id']}/cancel").is_success
     assert client.delete(f"/images/{item['id']}").status_code == 204
-
-
-@contextmanager
-def listening(app: FastAPI) -> Iterator[int]:
-    """The application on a real socket, whose clients can leave; returns the port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        # The lifespan is that of the client fixture.
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            deadline = time.monotonic() + 20
-            while not server.started and time.monotonic() < deadline:
-                time.sleep(0.01)
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join(20)
 
 
 def wait_for_import(client: TestClient, dataset_id: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from core.demo.client import Job
+from core.client import Job
 from core.demo.progress import Bars, Lines, clock, job_display, time_text
 
 QUEUED = Job("1", "pretrain", "queued", None, {}, {}, None, None)

@@ -7,7 +7,7 @@ import json
 import pytest
 from rich.console import Console
 
-from core.demo.client import Model
+from core.client import Model
 from core.demo.report import DemoResult, Row, accuracy_of, results_table
 from core.learning.evaluation import wilson_interval
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -12,13 +11,19 @@ from typing import Any, Self
 
 import httpx2
 
+from core.client.records import Job, Labelled, Line, Model, Prediction, Upload
 from core.errors import Unavailable
 
 CONNECT_SECONDS = 10.0
 # An archive is answered once all of its images are verified and stored.
 ANSWER_SECONDS = 900.0
 BUSY_ATTEMPTS = 20
-ENDED = frozenset({"succeeded", "failed", "crashed", "cancelled"})
+BUSY = frozenset(
+    {httpx2.codes.BAD_GATEWAY, httpx2.codes.SERVICE_UNAVAILABLE, httpx2.codes.GATEWAY_TIMEOUT}
+)
+LINE = ("file", "outcome", "code", "detail")
+CSV = {"content-type": "text/csv"}
+PARTIAL = {"params": {"partial": "true"}}
 MAX_REQUEST_IMAGES = 32
 MAX_REQUEST_BYTES = 32 * 10**6
 
@@ -27,52 +32,8 @@ class ServiceRefused(Unavailable):
     """The service does not answer, or answers with an error; the message is the service's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """What became of an archive; `refused` maps names to reasons."""
-
-    added: int
-    duplicates: int
-    refused: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as the service tells it."""
-
-    id: str
-    stage: str
-    state: str
-    model_id: str | None
-    plan: Mapping[str, Any]
-    progress: Mapping[str, Any]
-    reason: str | None
-    seconds: float | None
-
-    @property
-    def ended(self) -> bool:
-        """Whether its state is final."""
-        return self.state in ENDED
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model; its size is that of the files of its artefact."""
-
-    id: str
-    encoder: str
-    parameters: int
-    byte_count: int
-    metrics: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The likeliest class and its probability, or why there is none."""
-
-    label: str | None
-    probability: float
-    reason: str | None = None
+class ServiceUnreachable(ServiceRefused):
+    """The service does not answer, or says that it cannot just now."""
 
 
 class ServiceClient:
@@ -110,29 +71,49 @@ class ServiceClient:
         """How many different images a dataset has."""
         return int(self._call("GET", f"/datasets/{dataset_id}")["image_count"])
 
+    def ensure_dataset(self, name: str) -> str:
+        """The id of the dataset of this name, made when there is none."""
+        found = self._call("GET", "/datasets", params={"name": name})["items"]
+        return str(found[0]["id"]) if found else self.create_dataset(name)
+
+    def missing_images(self, dataset_id: str, names: Mapping[str, Sequence[str]]) -> list[str]:
+        """Which images, by their SHA-256, have to be sent; the others get these names too."""
+        body = {"sha256": list(names), "names": names}
+        return list(
+            self._call("POST", f"/datasets/{dataset_id}/images/missing", json=body)["missing"]
+        )
+
     def upload_archive(self, dataset_id: str, archive: Path) -> Upload:
         """Add the images of a zip archive, streamed from disk."""
         with archive.open("rb") as stream:
-            body = self._call(
-                "POST",
-                f"/datasets/{dataset_id}/images",
-                content=stream,
-                headers={"content-type": "application/zip"},
-            )
-        refused = {
-            line["file"]: line["detail"] for line in body["lines"] if line["outcome"] == "rejected"
-        }
-        return Upload(body["added"], body["duplicates"], refused)
+            return self._upload(dataset_id, stream, "application/zip")
+
+    def upload_tar(self, dataset_id: str, pieces: Iterable[bytes]) -> Upload:
+        """Add the images of a tar archive that comes in pieces."""
+        return self._upload(dataset_id, pieces, "application/x-tar")
+
+    def _upload(self, dataset_id: str, content: Any, media_type: str) -> Upload:
+        headers = {"content-type": media_type}
+        path = f"/datasets/{dataset_id}/images"
+        body = self._call("POST", path, content=content, headers=headers)
+        lines = [Line(*(entry[k] for k in LINE)) for entry in body["lines"]]
+        return Upload(body["added"], body["duplicates"], lines)
 
     def put_labels(self, dataset_id: str, csv_text: str) -> int:
-        """Set labels by file name; returns how many."""
-        body = self._call(
-            "PUT",
-            f"/datasets/{dataset_id}/labels",
-            content=csv_text.encode(),
-            headers={"content-type": "text/csv"},
-        )
+        """Set labels by file name, all or none; returns how many."""
+        body = self._label(dataset_id, content=csv_text.encode(), headers=CSV)
         return int(body["labelled"])
+
+    def label_csv(self, dataset_id: str, csv_text: str) -> Labelled:
+        """Set those of the labels that can be set."""
+        return _labelled(self._label(dataset_id, content=csv_text.encode(), headers=CSV, **PARTIAL))
+
+    def label_images(self, dataset_id: str, labels: Sequence[Mapping[str, Any]]) -> Labelled:
+        """Set those of the labels that can be set; each names its image and its class."""
+        return _labelled(self._label(dataset_id, json={"labels": labels}, **PARTIAL))
+
+    def _label(self, dataset_id: str, **request: Any) -> Any:
+        return self._call("PUT", f"/datasets/{dataset_id}/labels", **request)
 
     def submit(self, spec: Mapping[str, Any]) -> list[Job]:
         """Ask for a stage or a pipeline; the jobs in the order they run."""
@@ -182,7 +163,8 @@ class ServiceClient:
     def _call(self, method: str, path: str, **request: Any) -> Any:
         response = self._send(method, path, **request)
         if response.is_error:
-            raise ServiceRefused(f"{method} {path}: {_detail(response)}")
+            kind = ServiceUnreachable if response.status_code in BUSY else ServiceRefused
+            raise kind(f"{method} {path}: {_detail(response)}")
         return response.json()
 
     def _send(self, method: str, path: str, **request: Any) -> httpx2.Response:
@@ -191,7 +173,9 @@ class ServiceClient:
                 response = self._http.request(method, path, **request)
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
                 said = str(error) or type(error).__name__
-                raise ServiceRefused(f"the service at {self.url} does not answer: {said}") from None
+                raise ServiceUnreachable(
+                    f"the service at {self.url} does not answer: {said}"
+                ) from None
             if response.status_code != httpx2.codes.TOO_MANY_REQUESTS:
                 break
             time.sleep(float(response.headers.get("retry-after", "1")))
@@ -203,6 +187,14 @@ def _detail(response: httpx2.Response) -> str:
         return str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
         return f"status {response.status_code}"
+
+
+def _labelled(body: Mapping[str, Any]) -> Labelled:
+    lines = [
+        Line(f"labels, line {entry['line']}", "rejected", "LabelInvalid", entry["detail"])
+        for entry in body["problems"]
+    ]
+    return Labelled(body["labelled"], lines)
 
 
 def _job(entry: Mapping[str, Any]) -> Job:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from core.demo.client import ServiceClient, ServiceRefused
+from core.client import ServiceClient, ServiceRefused
 from core.demo.draw import Draw
 from core.demo.images import Sample
 from core.demo.run import Errand, StageFailed, Walk, curl_line

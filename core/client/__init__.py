@@ -1,0 +1,16 @@
+"""A thin client of the public HTTP API."""
+
+from core.client.records import Job, Labelled, Line, Model, Prediction, Upload
+from core.client.service import ServiceClient, ServiceRefused, ServiceUnreachable
+
+__all__ = [
+    "Job",
+    "Labelled",
+    "Line",
+    "Model",
+    "Prediction",
+    "ServiceClient",
+    "ServiceRefused",
+    "ServiceUnreachable",
+    "Upload",
+]
