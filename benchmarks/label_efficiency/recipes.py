@@ -1,7 +1,7 @@
 """What each method is trained with.
 
-Pre-training was tuned on other draws and images than are tested on (`tuning`); so can the network
-from scratch be (`tuning_scratch`). The other settings were not tuned: few steps for what has
+Pre-training was tuned on other draws and images than are tested on (`tuning`); so was the network
+from scratch (`tuning_scratch`). The other settings were not tuned: few steps for what has
 labels, two passes for distillation, half the augmentation's strength for both. Calibration is left
 out where it would train a network twice: it does not change which class is named.
 """
@@ -87,8 +87,9 @@ def _fashion_mnist() -> Recipe:
         temperature=0.5,
         augmentation=augmentation,
     )
-    # Labels, and a teacher's answers, have to survive what happens to an image.
-    return _recipe(pretrain, augmentation.scaled(0.5), distill_epochs=2)
+    # Labels, and a teacher's answers, have to survive what happens to an image; the network from
+    # scratch was best with all of it (`tuning_scratch`).
+    return _recipe(pretrain, augmentation.scaled(0.5), scratch=augmentation, distill_epochs=2)
 
 
 def _digits() -> Recipe:
@@ -101,26 +102,30 @@ def _digits() -> Recipe:
         temperature=1.0,
         augmentation=augmentation,
     )
-    return _recipe(pretrain, augmentation, distill_epochs=60)
+    return _recipe(pretrain, augmentation, scratch=augmentation, distill_epochs=60)
 
 
 def _recipe(
-    pretrain: SimCLRConfig, augmentation: AugmentationConfig, *, distill_epochs: int
+    pretrain: SimCLRConfig,
+    augmentation: AugmentationConfig,
+    *,
+    scratch: AugmentationConfig,
+    distill_epochs: int,
 ) -> Recipe:
-    """What all datasets have in common; the augmentation is that of all stages but the first."""
+    """What all datasets have in common; the augmentations of what is trained after the first."""
 
     def labelled(method: str, steps: int, **options: Any) -> ByLabels:
         def config(per_class: int) -> FinetuneConfig:
             epochs = epochs_of(steps, 10 * per_class, 64)
             return FinetuneConfig(
-                method=method, epochs=epochs, augmentation=augmentation, **options
+                method=method, epochs=epochs, **{"augmentation": augmentation, **options}
             )
 
         return config
 
     return Recipe(
         pretrain=pretrain,
-        scratch=labelled("full", 1000, from_scratch=True, calibrate=False),
+        scratch=labelled("full", 1000, from_scratch=True, calibrate=False, augmentation=scratch),
         finetune=labelled("auto", 300, layer="auto"),
         supcon=labelled("supcon", 300, calibrate=False),
         distill=DistillConfig(epochs=distill_epochs, augmentation=augmentation),

@@ -39,14 +39,16 @@ class ServiceUnreachable(ServiceRefused):
 class ServiceClient:
     """Calls one service; every method raises ServiceRefused when it does not do what is asked."""
 
-    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+    def __init__(
+        self, url: str, *, api_key: str | None = None, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
         """Nothing is sent yet."""
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx2.Client(
             base_url=self.url,
             headers=headers,
-            timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx2.Timeout(answer_seconds, connect=CONNECT_SECONDS),
             transport=httpx2.HTTPTransport(retries=3),
         )
 

@@ -17,11 +17,13 @@ from core.client import Line, ServiceClient, ServiceRefused, ServiceUnreachable
 from core.errors import FewlabelsError
 from core.upload.folder import batches, image_files
 from core.upload.progress import UploadDisplay, display
-from core.upload.transfer import Destination, Total, send_all
+from core.upload.transfer import Destination, Total, insist, send_all
 
 PART_FILES = 500
 PART_BYTES = 16 * 2**20
 LABEL_LINES = 5_000
+# A part is small: a line that is silent for longer is dead, and the part is sent again.
+ANSWER_SECONDS = 120.0
 SHOWN_LINES = 10
 INTERRUPTED_CODE = 130
 
@@ -61,15 +63,20 @@ def upload(  # noqa: PLR0913 — each argument is an option of the command
     """
     out = Console(soft_wrap=True, highlight=False)
     total = Total()
-    with exit_codes(out, total), ServiceClient(url, api_key=api_key) as client:
+    with exit_codes(out, total), _client(url, api_key) as client:
         _check(folder, labels)
-        destination = Destination(client, client.ensure_dataset(dataset), patience, class_folders)
+        made = insist(lambda: client.ensure_dataset(dataset), patience, threading.Event())
+        destination = Destination(client, made, patience, class_folders)
         _send_folder(destination, folder, out, total, parallel=parallel)
         if total.files == 0:
             raise FolderUnusable(f"{folder}: no image files (by their names) in it")
         if labels is not None:
             _send_labels(destination, labels, total)
         _tell(out, total, report)
+
+
+def _client(url: str, api_key: str | None) -> ServiceClient:
+    return ServiceClient(url, api_key=api_key, answer_seconds=ANSWER_SECONDS)
 
 
 def _check(folder: Path, labels: Path | None) -> None:

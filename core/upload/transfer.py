@@ -67,22 +67,29 @@ class Destination:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def insist(self, call: Callable[[], ResultT]) -> ResultT:
-        """The call's result, tried again while the service does not answer.
+        """The call's result, as patiently as this upload is."""
+        return insist(call, self.patience_seconds, self.stopped)
 
-        Raises:
-            ServiceUnreachable: It still did not when the patience was over.
-            ServiceRefused: It answered that it will not.
-        """
-        give_up = time.monotonic() + self.patience_seconds
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                return call()
-            except ServiceUnreachable:
-                if time.monotonic() + pause > give_up or self.stopped.is_set():
-                    raise
-            self.stopped.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+
+def insist(
+    call: Callable[[], ResultT], patience_seconds: float, stopped: threading.Event
+) -> ResultT:
+    """The call's result, tried again while the service does not answer.
+
+    Raises:
+        ServiceUnreachable: It still did not when the patience was over.
+        ServiceRefused: It answered that it will not.
+    """
+    give_up = time.monotonic() + patience_seconds
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return call()
+        except ServiceUnreachable:
+            if time.monotonic() + pause > give_up or stopped.is_set():
+                raise
+        stopped.wait(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def send_all(

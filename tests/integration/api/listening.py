@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,10 +16,9 @@ PIECE = 65_536
 
 
 @contextmanager
-def listening(app: FastAPI) -> Iterator[int]:
+def listening(app: FastAPI, *, port: int = 0) -> Iterator[int]:
     """The application on a real socket, whose clients can leave; returns the port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", port)) as listener:
         # The lifespan is that of the client fixture.
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -70,9 +69,12 @@ class Line:
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             return  # cut
+        finally:
+            source.close()
 
     def cut(self) -> None:
         """End all connections and take no more."""
         self.listener.close()
         for end in self.open:
-            end.close()
+            with suppress(OSError):  # the other side was first
+                end.shutdown(socket.SHUT_RDWR)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -89,9 +92,8 @@ def test_a_line_that_is_cut_and_the_same_command_again(
 ) -> None:
     monkeypatch.setattr("core.upload.command.PART_FILES", 20)
     folder = write(tmp_path / "images", {f"a/{k}": v for k, v in pictures(200).items()})
-    size = sum(path.stat().st_size for path in folder.rglob("*.png"))
-    line = Line(run.port, dies_after=size // 2)  # type: ignore[attr-defined]
-    words = (folder, "--dataset", name, "--patience", "1")
+    line = Line(run.port, dies_after=100_000)  # type: ignore[attr-defined]
+    words = (folder, "--dataset", name, "--patience", "1", "--parallel", "1")
     cut = run(*words, port=line.port)
     assert cut.exit_code == 1
     assert "does not answer" in cut.output
@@ -103,12 +105,19 @@ def test_a_line_that_is_cut_and_the_same_command_again(
 
 
 def test_a_short_break_is_waited_for(
-    app: FastAPI, client: TestClient, run: Run, name: str, tmp_path: Path
+    app: FastAPI, client: TestClient, name: str, tmp_path: Path
 ) -> None:
     folder = write(tmp_path / "images", pictures(5))
-    gone = run(folder, "--dataset", name, "--patience", "0", port=1)
-    assert gone.exit_code == 1
-    assert "does not answer" in gone.output
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    words = ["upload", str(folder), "--dataset", name, "--url", f"http://127.0.0.1:{port}"]
+    with ThreadPoolExecutor() as threads:
+        done = threads.submit(CliRunner().invoke, commands, words)
+        time.sleep(1.0)
+        assert not done.done()
+        with listening(app, port=port):
+            assert done.result(30).exit_code == 0
+    assert dataset(client, name)["image_count"] == 5
 
 
 @pytest.mark.parametrize(
