@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint types bench-pretrain bench-memory bench-labels bench-crops bench-views pictures migrate clean
+.PHONY: help install demo up test lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-ingest pictures migrate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench-labels: $(READY) ## measure accuracy by labels a class (FRESH=1 starts ove
 
 bench-crops: $(READY) ## measure the ways to crop and resize
 	@$(BENCH).crop_ways
+
+bench-ingest: $(READY) ## measure how fast images come in
+	@$(BENCH).ingest
 
 bench-views: $(READY) ## measure what more views and the losses are worth
 	@$(BENCH).views
