@@ -1,8 +1,9 @@
-"""Images: upload, list, get back."""
+"""Images: upload, list, get back, whole or small."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.auth import ReadCaller, WriteCaller
-from api.dependencies import Cursor, Limit, SessionDep, SettingsDep, StoreDep
+from api.dependencies import Cursor, DecodersDep, Limit, SessionDep, SettingsDep, StoreDep
 from api.errors import responses
 from api.schemas.datasets import ImageOut, ImagePage, UploadOut
 from api.schemas.text import Text
@@ -27,15 +28,20 @@ from api.uploads import (
 from core.auth import Caller
 from core.config import Settings
 from core.datasets import service
+from core.db.models import Image
 from core.errors import (
     ArchiveInvalid,
     ArchiveTooLarge,
     BodyTooLarge,
     DatasetNotFound,
     ImageNotFound,
+    Overloaded,
     TooManyImages,
 )
+from core.images import formats
 from core.images.ingest import ImageLimits, IncomingFile, IngestReport, image_key, ingest
+from core.images.pool import DecodePool
+from core.images.thumbnails import MEDIA_TYPE, SIZES, thumbnail, thumbnail_digest
 from core.storage.store import BlobStore
 
 uploads = APIRouter(tags=["images"])
@@ -65,6 +71,24 @@ UPLOAD_BODY: dict[str, Any] = {
     }
 }
 
+# A browser that is sent here runs nothing, whatever the bytes are, and other sites cannot use it.
+SAFE = {
+    "Cache-Control": "private, max-age=31536000, immutable",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+CONTENT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file; its type by its format. TIFF files are sent as attachments.",
+        "content": {formats.media_type(known): BINARY for known in formats.FORMATS},
+    },
+    304: {"description": "The caller has it: `If-None-Match` names its ETag."},
+}
+THUMBNAIL: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The picture.", "content": {MEDIA_TYPE: BINARY}},
+    304: CONTENT[304],
+}
+
 
 @uploads.post(
     "/datasets/{dataset_id}/images",
@@ -81,12 +105,13 @@ async def upload_images(
     session: SessionDep,
     caller: WriteCaller,
     store: StoreDep,
+    decoders: DecodersDep,
     settings: SettingsDep,
 ) -> IngestReport:
     """Files that are not images that can be used are listed one by one and stop nothing."""
     sessions = request.app.state.sessions
     await run_in_threadpool(_refuse_early, sessions, caller, dataset_id)
-    add = _Adder(session, caller, dataset_id, store, settings)
+    add = _Adder(session, caller, dataset_id, store, decoders, settings)
     if media_type(request) == MULTIPART:
         async with parsed_form(request, max_files=settings.max_upload_files) as form:
             files = incoming_from_form(form_files(form), max_bytes=settings.max_image_bytes)
@@ -110,19 +135,18 @@ class _Adder:
         caller: Caller,
         dataset_id: UUID,
         store: BlobStore,
+        decoders: DecodePool,
         settings: Settings,
     ) -> None:
         self.session, self.caller, self.dataset_id = session, caller, dataset_id
-        self.store = store
-        self.limits = ImageLimits(
-            max_bytes=settings.max_image_bytes,
-            max_pixels=settings.max_image_pixels,
-            max_images=settings.max_images_per_dataset,
-        )
+        self.store, self.decoders = store, decoders
+        self.limits = ImageLimits(max_images=settings.max_images_per_dataset)
 
     def __call__(self, files: Iterable[IncomingFile]) -> IngestReport:
         dataset = service.get_dataset(self.session, self.caller, self.dataset_id, lock=True)
-        return ingest(self.session, self.store, dataset, files, limits=self.limits)
+        return ingest(
+            self.session, self.store, dataset, files, limits=self.limits, decoders=self.decoders
+        )
 
 
 @router.get(
@@ -149,7 +173,7 @@ def list_images(
 @router.get(
     "/images/{image_id}/content",
     response_class=Response,
-    responses=responses(ImageNotFound),
+    responses={**CONTENT, **responses(ImageNotFound)},
     summary="The bytes of an image, as they were uploaded",
 )
 def image_content(
@@ -160,18 +184,47 @@ def image_content(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     image = service.get_image(session, caller, image_id)
-    headers = {
-        "ETag": f'"{image.sha256}"',
-        "Cache-Control": "private, max-age=31536000, immutable",
-        "Content-Security-Policy": "default-src 'none'; sandbox",
-    }
+    headers = {**SAFE, "ETag": f'"{image.sha256}"', "Content-Disposition": disposition(image)}
     if headers["ETag"] in (if_none_match or ""):
         return Response(status_code=304, headers=headers)
-    return Response(
-        store.get(image_key(image.sha256)),
-        media_type=f"image/{image.format.lower()}",
-        headers=headers,
-    )
+    content = store.get(image_key(image.sha256))
+    return Response(content, media_type=formats.media_type(image.format), headers=headers)
+
+
+class ThumbnailSize(IntEnum):
+    """Sides in pixels of the square that a thumbnail fits into."""
+
+    SMALLEST, SMALL, USUAL, LARGE = SIZES
+
+
+@router.get(
+    "/images/{image_id}/thumbnail",
+    response_class=Response,
+    responses={**THUMBNAIL, **responses(ImageNotFound, Overloaded)},
+    summary="A small picture of an image, as WebP",
+)
+def image_thumbnail(
+    image_id: UUID,
+    request: Request,
+    caller: ReadCaller,
+    store: StoreDep,
+    size: ThumbnailSize = ThumbnailSize.USUAL,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The whole image, at most `size` pixels wide and high, and never larger than it is."""
+    # A transaction of its own: no connection is held while the picture is made.
+    with request.app.state.sessions.begin() as session:
+        sha256 = service.get_image(session, caller, image_id).sha256
+    headers = {**SAFE, "ETag": f'"{thumbnail_digest(sha256, size)}"'}
+    if headers["ETag"] in (if_none_match or ""):
+        return Response(status_code=304, headers=headers)
+    return Response(thumbnail(store, sha256, size), media_type=MEDIA_TYPE, headers=headers)
+
+
+def disposition(image: Image) -> str:
+    """Whether a browser shows the file or saves it; the name is none that a user gave."""
+    shown = "attachment" if image.format == formats.TIFF else "inline"
+    return f'{shown}; filename="{image.sha256[:16]}.{image.format.lower()}"'
 
 
 def _out(item: service.ListedImage) -> ImageOut:

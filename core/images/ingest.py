@@ -17,7 +17,9 @@ from sqlalchemy.orm import Session
 from core.db.models import Dataset, Image, ImageName
 from core.errors import ImageInvalid, TooManyImages
 from core.images.archives.entries import shown_name
-from core.images.decoding import ImageInfo, decode
+from core.images.decoding import ImageInfo
+from core.images.frames import Verdict
+from core.images.pool import DecodePool
 from core.storage.store import BlobStore
 
 RowT = TypeVar("RowT")
@@ -39,10 +41,8 @@ class IncomingFile:
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """How large one image may be and how many a dataset may hold."""
+    """How many images a dataset may hold; how large one may be is known to the decoders."""
 
-    max_bytes: int
-    max_pixels: int
     max_images: int
 
 
@@ -103,31 +103,32 @@ def ingest(
     files: Iterable[IncomingFile],
     *,
     limits: ImageLimits,
+    decoders: DecodePool,
 ) -> IngestReport:
     """Add images to a dataset; a bad file is a line in the report and stops nothing.
 
     Memory holds the bytes of one chunk of files at a time.
 
     Raises:
+        DecodersUnavailable: The processes that look at the files do not start.
         TooManyImages: The dataset would exceed its limit; nothing is added.
     """
     report = IngestReport()
     kept: list[_Verified] = []
 
-    def keep(file: IncomingFile) -> _Verified | ImageInvalid:
+    def keep(file: IncomingFile, verdict: Verdict) -> _Verified | ImageInvalid:
+        if isinstance(verdict, ImageInvalid):
+            return verdict
         assert file.data is not None
-        try:
-            decoded = decode(file.data, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
-        except ImageInvalid as error:
-            return error
         digest = hashlib.sha256(file.data).hexdigest()
         # Blobs before rows: a row never refers to bytes that are not there.
         store.put(image_key(digest), file.data)
-        return _Verified(stored_name(file.name), digest, len(file.data), decoded.info)
+        return _Verified(stored_name(file.name), digest, len(file.data), verdict)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for chunk in _chunks(files, report):
-            for file, result in zip(chunk, pool.map(keep, chunk), strict=True):
+            verdicts = decoders.inspect([file.data for file in chunk if file.data is not None])
+            for file, result in zip(chunk, pool.map(keep, chunk, verdicts), strict=True):
                 if isinstance(result, ImageInvalid):
                     report.reject(stored_name(file.name), result.code, str(result))
                 else:

@@ -95,7 +95,7 @@ WRONG = {
     "empty name": "UPDATE datasets SET name = ''",
     "hash": "UPDATE images SET sha256 = 'x'",
     "flat image": "UPDATE images SET width = 0",
-    "format": "UPDATE images SET format = 'GIF'",
+    "format": "UPDATE images SET format = 'SVG'",
     "image twice": "INSERT INTO images SELECT gen_random_uuid(), dataset_id, sha256, width, "
     "height, format, greyscale, byte_count, now() FROM images",
     "label of nothing": "INSERT INTO labels VALUES (gen_random_uuid(), :dataset, 'x', now())",
