@@ -22,7 +22,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from core.errors import ImageInvalid, ImageTooCostly, ImageTooLarge
 from core.images.colour import conversion
 from core.images.formats import BMP, GIF, JPEG, PNG, SPOKEN, TIFF, WEBP, ImageFormat
-from core.images.headers import Header, orientation, read_header
+from core.images.headers import Header, check_size, orientation, read_header
 from core.images.pixels import flattened
 from core.images.signatures import describe
 
@@ -139,10 +139,9 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
     """
     if len(data) > max_bytes:
         raise ImageTooLarge(f"the file has {len(data):,} bytes; at most {max_bytes:,} are allowed")
-    header = read_header(data)
+    header = read_header(data, max_pixels=max_pixels)
     if header is None:
         raise ImageInvalid(f"not a {SPOKEN} image: {describe(data[:32])}")
-    _check_size(header.width, header.height, max_pixels)
     try:
         stored = _fast_jpeg(data, header) or _with_pillow(data, header, max_pixels)
         turn = TURNED.get(stored.orientation)
@@ -157,15 +156,6 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
     height, width, _ = pixels_HWC.shape
     info = ImageInfo(width, height, header.format, stored.mode, _is_greyscale(pixels_HWC))
     return DecodedImage(pixels_HWC, info)
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width < 1 or height < 1:
-        raise ImageInvalid(f"the image has {width}x{height} pixels; at least 1x1 is needed")
-    if width * height > max_pixels:
-        raise ImageTooLarge(
-            f"{width}x{height} = {width * height:,} pixels; at most {max_pixels:,} are allowed"
-        )
 
 
 def _fast_jpeg(data: bytes, header: Header) -> _Picture | None:
@@ -193,7 +183,7 @@ def _fast_jpeg(data: bytes, header: Header) -> _Picture | None:
 def _with_pillow(data: bytes, header: Header, max_pixels: int) -> _Picture:
     with PLUGINS[header.format](BytesIO(header.picture or data)) as image:
         # What Pillow is about to allocate, in case it reads the header differently than we do.
-        _check_size(*image.size, max_pixels)
+        check_size(*image.size, max_pixels)
         image.load()
         mode, exif = image.mode, image.info.get("exif")
         rgb = flattened(image, header)

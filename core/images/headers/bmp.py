@@ -6,7 +6,7 @@ import struct
 
 from core.errors import ImageInvalid
 from core.images.formats import BMP
-from core.images.headers.header import Header, truncated
+from core.images.headers.header import Header, check_size, truncated
 
 CORE_HEADER = 12
 HEADERS = frozenset({40, 52, 56, 64, 108, 124})
@@ -17,7 +17,7 @@ DEPTHS = {PLAIN: (1, 4, 8, 16, 24, 32), RLE8: (8,), RLE4: (4,), MASKS: (16, 24, 
 MAX_RUN_BYTES, MAX_RUN_PIXELS = 2**20, 2**22
 
 
-def bmp_header(data: bytes) -> Header:
+def bmp_header(data: bytes, max_pixels: int) -> Header:
     """Size and depth of a variant that is read; the rows that it announces are there."""
     if len(data) < 14 + CORE_HEADER + 4:
         raise truncated("BMP", len(data), "its header is cut off")
@@ -40,7 +40,8 @@ def bmp_header(data: bytes) -> Header:
             "which is not read; save it uncompressed, with 24 bits"
         )
     height = abs(height)
-    _check_rows(data, offset, max(width, 0) * bits, height, coded=compression in (RLE8, RLE4))
+    check_size(width, height, max_pixels)
+    _check_rows(data, offset, width * bits, height, coded=compression in (RLE8, RLE4))
     if compression in (RLE8, RLE4) and width * height > MAX_RUN_PIXELS:
         raise _too_long()
     return Header(format=BMP, width=width, height=height)

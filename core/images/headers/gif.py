@@ -6,7 +6,7 @@ import struct
 
 from core.errors import ImageInvalid
 from core.images.formats import GIF
-from core.images.headers.header import MAX_SEGMENTS, Header, truncated
+from core.images.headers.header import MAX_SEGMENTS, Header, check_size, truncated
 
 SCREEN_END = 13
 EXTENSION, PICTURE, TRAILER, PADDING = b"!", b",", b";", b"\0"
@@ -54,7 +54,7 @@ class _Walk:
             raise truncated("GIF", size, "the end of a block is missing")
 
 
-def gif_header(data: bytes) -> Header:
+def gif_header(data: bytes, max_pixels: int) -> Header:
     """Size of the screen with the first picture on it; the file has an end mark."""
     if len(data) < SCREEN_END:
         raise truncated("GIF", len(data), "its header is cut off")
@@ -77,7 +77,9 @@ def gif_header(data: bytes) -> Header:
             walk.skip_table(data[start + 9])
             walk.position += 1  # how wide codes are at first
             walk.skip_sub_blocks()
-            header = header or _first(data, start, walk.position, table, control)
+            if header is None:
+                header = _first(data, start, walk.position, table + control)
+                check_size(header.width, header.height, max_pixels)
         elif kind in (b"", EXTENSION, PICTURE):
             raise truncated("GIF", len(data), "its end mark is missing")
         else:
@@ -87,7 +89,7 @@ def gif_header(data: bytes) -> Header:
     return header
 
 
-def _first(data: bytes, start: int, end: int, table: bytes, control: bytes) -> Header:
+def _first(data: bytes, start: int, end: int, before: bytes) -> Header:
     """The picture in a file of its own, without comments, other frames, and its place.
 
     What the screen shows around a picture is up to the viewer; here it is transparent, as
@@ -95,9 +97,7 @@ def _first(data: bytes, start: int, end: int, table: bytes, control: bytes) -> H
     """
     screen_width, screen_height = struct.unpack_from("<HH", data, 6)
     left, top, width, height = struct.unpack_from("<4H", data, start + 1)
-    picture = (
-        b"GIF89a" + struct.pack("<HH", width, height) + data[10:11] + b"\0\0" + table + control
-    )
+    picture = b"GIF89a" + struct.pack("<HH", width, height) + data[10:11] + b"\0\0" + before
     picture += b"," + struct.pack("<4H", 0, 0, width, height) + data[start + 9 : end] + TRAILER
     return Header(
         format=GIF,

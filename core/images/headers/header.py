@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.errors import ImageInvalid
+from core.errors import ImageInvalid, ImageTooLarge
 from core.images.formats import ImageFormat
 
 # Each segment or chunk costs a decoder time and memory of its own; a file of 32 MB has room for
@@ -40,6 +40,21 @@ class Header:
     picture: bytes | None = None
     corner: tuple[int, int] = (0, 0)
     inverted: bool = False
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuse a size; to be called before anything is made of it.
+
+    Raises:
+        ImageInvalid: There is not one pixel.
+        ImageTooLarge: There are more than `max_pixels`.
+    """
+    if width < 1 or height < 1:
+        raise ImageInvalid(f"the image has {width}x{height} pixels; at least 1x1 is needed")
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"{width}x{height} = {width * height:,} pixels; at most {max_pixels:,} are allowed"
+        )
 
 
 def truncated(name: str, size: int, what: str) -> ImageInvalid:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from core.errors import ImageInvalid
 from core.images.formats import JPEG
 from core.images.headers.exif import orientation
-from core.images.headers.header import MAX_SEGMENTS, Header, truncated
+from core.images.headers.header import MAX_SEGMENTS, Header, check_size, truncated
 
 # Each scan of a progressive JPEG goes over the whole image: a small file can ask for hours.
 # Encoders write 10 to 20.
@@ -56,7 +56,7 @@ class _Metadata:
         return replace(header, orientation=orientation(exif), profile=profile)
 
 
-def jpeg_header(data: bytes) -> Header:
+def jpeg_header(data: bytes, max_pixels: int) -> Header:
     """Size, components, orientation and profile; the file has an end mark and few scans."""
     header: Header | None = None
     metadata = _Metadata()
@@ -76,7 +76,7 @@ def jpeg_header(data: bytes) -> Header:
         if code in STANDALONE or code == END_OF_IMAGE:
             continue
         if code in FRAMES and header is None:
-            header = _frame(data, position)
+            header = _frame(data, position, max_pixels)
         if len(data) < position + 2:
             break
         end = position + max(2, int.from_bytes(data[position : position + 2]))
@@ -91,8 +91,9 @@ def jpeg_header(data: bytes) -> Header:
     raise truncated("JPEG", len(data), f"its {missing} is missing")
 
 
-def _frame(data: bytes, position: int) -> Header | None:
+def _frame(data: bytes, position: int, max_pixels: int) -> Header | None:
     if len(data) < position + 8:
         return None
     depth, height, width, components = struct.unpack_from(">BHHB", data, position + 2)
+    check_size(width, height, max_pixels)
     return Header(format=JPEG, width=width, height=height, bit_depth=depth, components=components)

@@ -6,19 +6,20 @@ import struct
 
 from core.errors import ImageInvalid
 from core.images.formats import PNG
-from core.images.headers.header import MAX_SEGMENTS, Header, truncated
+from core.images.headers.header import MAX_SEGMENTS, Header, check_size, truncated
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_ORDINARY = frozenset({b"IDAT", b"fdAT", b"fcTL"})
 
 
-def png_header(data: bytes) -> Header:
+def png_header(data: bytes, max_pixels: int) -> Header:
     """Size and depth; the file has an end chunk and few chunks besides its image data."""
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise ImageInvalid(
             f"the PNG image is truncated after {len(data):,} bytes or has no IHDR header"
         )
     width, height, depth = struct.unpack_from(">IIB", data, 16)
+    check_size(width, height, max_pixels)
     position, others, animations = 8, 0, 0
     while position + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, position)

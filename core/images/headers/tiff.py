@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from core.errors import ImageInvalid
 from core.images.formats import TIFF
 from core.images.headers import directory as tags
 from core.images.headers.directory import Directory
-from core.images.headers.header import Header, truncated
+from core.images.headers.header import Header, check_size, truncated
 
 NONE, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE = 1, 5, 7, 8, 32773, 32946
 COMPRESSIONS = frozenset({NONE, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE})
@@ -19,17 +21,41 @@ SEPARATE_PLANES = 2
 MAX_TILE_PIXELS = 2**24
 
 
-def tiff_header(data: bytes) -> Header:
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Where the strips or tiles lie, and columns and rows of each."""
+
+    places: tuple[int, ...]
+    across: int
+    down: int
+    tiled: bool
+
+    def unpacked(self, height: int, pixel_bits: int) -> list[int]:
+        """Bytes of each part when it is not packed; the last strip may be lower."""
+        row = (self.across * pixel_bits + 7) // 8
+        if self.tiled:
+            return [row * self.down] * len(self.places)
+        strips = -(-height // self.down)
+        return [
+            row * min(self.down, height - index % strips * self.down)
+            for index in range(len(self.places))
+        ]
+
+
+def tiff_header(data: bytes, max_pixels: int) -> Header:
     """Size and kind of the first picture; all of its strips or tiles are there."""
     directory = Directory(data)
     width, height = directory.number(tags.WIDTH), directory.number(tags.LENGTH)
+    check_size(width, height, max_pixels)
     bits, samples = _check_kind(directory)
     planes = samples if directory.number(tags.PLANAR, 1) == SEPARATE_PLANES else 1
-    _check_parts(directory, width, height, planes)
+    parts = _parts(directory, width, height, planes)
     if directory.number(tags.COMPRESSION, NONE) == NONE:
-        needed = (width * bits * samples + 7) // 8 * height
-        if needed > len(data):
-            raise truncated("TIFF", len(data), f"its pixels take {needed:,}")
+        sizes = parts.unpacked(height, bits * samples // planes)
+    else:
+        sizes = _packed_sizes(directory, parts)
+    if any(place + size > len(data) for place, size in zip(parts.places, sizes, strict=True)):
+        raise truncated("TIFF", len(data), "a strip or tile lies behind its end")
     inverted = bits == 16 and directory.number(tags.PHOTOMETRIC) == WHITE_IS_ZERO
     if inverted:  # which Pillow does for fewer bits only
         directory.set_short(tags.PHOTOMETRIC, BLACK_IS_ZERO)
@@ -76,44 +102,39 @@ def _check_kind(directory: Directory) -> tuple[int, int]:
     return depths[0], samples
 
 
-def _check_parts(directory: Directory, width: int, height: int, planes: int) -> None:
-    """Refuse strips or tiles that are too few or many, too large, or not inside the file."""
-    if tags.TILE_OFFSETS in directory:
+def _parts(directory: Directory, width: int, height: int, planes: int) -> _Parts:
+    """The strips or tiles; refused when they are too few or many, or too large."""
+    tiled = tags.TILE_OFFSETS in directory
+    if tiled:
         across, down = directory.number(tags.TILE_WIDTH), directory.number(tags.TILE_LENGTH)
-        offsets, counts = tags.TILE_OFFSETS, tags.TILE_COUNTS
-        too_large = across * down > MAX_TILE_PIXELS
     else:
-        across, down = max(width, 1), directory.number(tags.STRIP_ROWS, 2**32 - 1)
-        offsets, counts = tags.STRIP_OFFSETS, tags.STRIP_COUNTS
-        too_large = False
-    if across < 1 or down < 1 or too_large:
+        across, down = width, directory.number(tags.STRIP_ROWS, height)
+    if across < 1 or down < 1 or (tiled and across * down > MAX_TILE_PIXELS):
         raise ImageInvalid(
             f"the TIFF image has parts of {across:,}x{down:,} pixels; "
             f"between 1 and {MAX_TILE_PIXELS:,} pixels are read"
         )
-    places, sizes = directory.numbers(offsets), directory.numbers(counts)
+    places = directory.numbers(tags.TILE_OFFSETS if tiled else tags.STRIP_OFFSETS)
     expected = -(-width // across) * -(-height // down) * planes
     if len(places) != expected:
         raise ImageInvalid(
-            f"the TIFF image has {len(places):,} strips or tiles where its size makes {expected:,}"
-            f"; at most {tags.MAX_PARTS:,} are read"
+            f"the TIFF image has {len(places):,} strips or tiles where its size makes "
+            f"{expected:,}; at most {tags.MAX_PARTS:,} are read"
         )
-    if directory.number(tags.COMPRESSION, NONE) == NONE:
-        return
-    _check_inside(directory.data, places, sizes)
+    return _Parts(places, across, down, tiled)
 
 
-def _check_inside(data: bytes, places: tuple[int, ...], sizes: tuple[int, ...]) -> None:
-    if len(sizes) != len(places):
+def _packed_sizes(directory: Directory, parts: _Parts) -> list[int]:
+    sizes = list(directory.numbers(tags.TILE_COUNTS if parts.tiled else tags.STRIP_COUNTS))
+    if len(sizes) != len(parts.places):
         raise ImageInvalid(
-            f"the TIFF image says where {len(places):,} strips or tiles are and the size of "
+            f"the TIFF image says where {len(parts.places):,} strips or tiles are and the size of "
             f"{len(sizes):,}"
         )
-    if any(place + size > len(data) for place, size in zip(places, sizes, strict=True)):
-        raise truncated("TIFF", len(data), "a strip or tile lies behind its end")
     # Packed parts that lie on each other unpack to many times what the file has room for.
-    if sum(sizes) > len(data):
+    if sum(sizes) > len(directory.data):
         raise ImageInvalid(
             f"the TIFF image has strips or tiles of {sum(sizes):,} bytes together in a file of "
-            f"{len(data):,}"
+            f"{len(directory.data):,}"
         )
+    return sizes

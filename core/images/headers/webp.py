@@ -6,10 +6,10 @@ import struct
 
 from core.errors import ImageInvalid
 from core.images.formats import WEBP
-from core.images.headers.header import Header, truncated
+from core.images.headers.header import Header, check_size, truncated
 
 
-def webp_header(data: bytes) -> Header:
+def webp_header(data: bytes, max_pixels: int) -> Header:
     """Size of the canvas; the file is as long as it says."""
     if len(data) < 30:
         raise ImageInvalid(f"the WebP image is truncated after {len(data):,} bytes")
@@ -26,4 +26,5 @@ def webp_header(data: bytes) -> Header:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     else:
         raise ImageInvalid(f"the WebP image has an unknown or malformed first chunk {kind!r}")
+    check_size(width, height, max_pixels)
     return Header(format=WEBP, width=width, height=height)

@@ -99,7 +99,10 @@ def test_no_size_is_refused(kind: str) -> None:
         read(data)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "progressive", "WEBP", "lossless", "animated"])
+TRUNCATED = ["PNG", "JPEG", "progressive", "WEBP", "lossless", "animated", "BMP", "GIF", "frames"]
+
+
+@pytest.mark.parametrize("kind", [*TRUNCATED, "TIFF", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
 def test_truncation_anywhere_is_refused(kind: str) -> None:
     image = gradient()
     data = {
@@ -111,7 +114,13 @@ def test_truncation_anywhere_is_refused(kind: str) -> None:
         "animated": lambda: encode(
             image, "WEBP", save_all=True, append_images=[Image.new("L", image.size)]
         ),
-    }[kind]()
+        "BMP": lambda: encode(image, "BMP"),
+        "GIF": lambda: encode(image, "GIF"),
+        "frames": lambda: encode(
+            image, "GIF", save_all=True, append_images=[Image.new("L", image.size)]
+        ),
+        "TIFF": lambda: encode(image, "TIFF"),
+    }.get(kind, lambda: encode(image, "TIFF", compression=kind))()
     read(data)
     for length in range(len(data)):
         with pytest.raises(ImageInvalid):
