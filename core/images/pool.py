@@ -78,7 +78,7 @@ class DecodePool:
     def close(self) -> None:
         """End the processes, once nobody asks any more."""
         self._threads.shutdown()
-        for _ in range(self._processes):
+        while not self._places.empty():
             if worker := self._places.get():
                 worker.close()
 
@@ -87,8 +87,10 @@ class DecodePool:
         verdicts: list[Verdict] = []
         try:
             while len(verdicts) < len(files):
-                if worker is None or not worker.alive:
-                    worker = _Worker(self._limits)
+                if worker and not worker.alive:
+                    worker.close()
+                    worker = None
+                worker = worker or _Worker(self._limits)
                 verdicts += worker.inspect(files[len(verdicts) :])
         finally:
             self._places.put(worker)
