@@ -14,6 +14,8 @@ from core.images.headers.header import MAX_SEGMENTS, Header, check_size, truncat
 # Each scan of a progressive JPEG goes over the whole image: a small file can ask for hours.
 # Encoders write 10 to 20.
 MAX_SCANS = 100
+# 20 scans over 50 million pixels, 100 over ten.
+MAX_SCANNED_PIXELS = 2**30
 # Bytes between segments are skipped one by one by the decoder.
 MAX_JUNK = 65_536
 # Pillow appends each to those before it. One holds all that cameras write.
@@ -72,6 +74,7 @@ def jpeg_header(data: bytes, max_pixels: int) -> Header:
                 f"{MAX_JUNK:,} stray bytes, which sound files do not have"
             )
         if code == END_OF_IMAGE and header and scans:
+            _check_scans(header, scans)
             return metadata.put_into(header)
         if code in STANDALONE or code == END_OF_IMAGE:
             continue
@@ -89,6 +92,14 @@ def jpeg_header(data: bytes, max_pixels: int) -> Header:
             position = scan_end.start() if scan_end else len(data)
     missing = "end-of-image mark" if header and scans else "frame header or its image data"
     raise truncated("JPEG", len(data), f"its {missing} is missing")
+
+
+def _check_scans(header: Header, scans: int) -> None:
+    if scans * header.width * header.height > MAX_SCANNED_PIXELS:
+        raise ImageInvalid(
+            f"the JPEG image has {scans} scans over {header.width}x{header.height} pixels; "
+            f"at most {MAX_SCANNED_PIXELS:,} pixels are gone over"
+        )
 
 
 def _frame(data: bytes, position: int, max_pixels: int) -> Header | None:
