@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,7 @@ def test_orientation_tag(orientation: int, compression: str | None) -> None:
     stored = NOISE.integers(0, 256, (5, 9, 3), dtype=np.uint8)
     options: dict[str, Any] = {"compression": compression, "tiffinfo": {274: orientation}}
     # From the specification: which way the stored rows and columns run.
-    shown = {
+    turns: dict[int, Callable[[Any], Any]] = {
         1: lambda a: a,
         2: np.fliplr,
         3: lambda a: np.rot90(a, 2),
@@ -164,7 +165,8 @@ def test_orientation_tag(orientation: int, compression: str | None) -> None:
         6: lambda a: np.rot90(a, -1),
         7: lambda a: np.rot90(np.fliplr(a), -1),
         8: np.rot90,
-    }[orientation](stored)
+    }
+    shown = turns[orientation](stored)
     found = read(encode(Image.fromarray(stored), "TIFF", **options))
     np.testing.assert_array_equal(found.pixels_HWC, shown)
     assert (found.info.width, found.info.height) == shown.shape[1::-1]
