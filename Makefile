@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint types bench-pretrain bench-memory bench-labels bench-crops bench-views pictures migrate clean
+.PHONY: help install demo up test lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode pictures migrate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench-crops: $(READY) ## measure the ways to crop and resize
 
 bench-views: $(READY) ## measure what more views and the losses are worth
 	@$(BENCH).views
+
+bench-decode: $(READY) ## measure decoders of JPEG and the pool that checks uploads
+	@$(BENCH).decode
 
 pictures: $(VENV)/.bench ## draw the pictures of docs/learning.md again
 	@$(BENCH).learning_pictures

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from core.db.models import Project
 from core.db.session import downgrade, upgrade
+from core.images.formats import FORMATS
 
 SHA = "a" * 64
 IDS = {name: str(uuid4()) for name in ("project", "other", "dataset", "image", "job", "model")}
@@ -124,6 +125,14 @@ WRONG = {
 def test_wrong_states_are_refused(engine: Engine, statement: str) -> None:
     with engine.connect() as connection, pytest.raises(IntegrityError):
         connection.execute(text(statement), IDS)
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_every_format_that_is_read_can_be_recorded(engine: Engine, image_format: str) -> None:
+    with engine.connect() as connection:
+        statement = text("UPDATE images SET format = :format")
+        assert connection.execute(statement, {"format": image_format}).rowcount == 1
 
 
 @pytest.mark.usefixtures("rows")
