@@ -14,6 +14,9 @@ from PIL import Image, ImageCms
 MAX_PROFILE_BYTES = 4 * 2**20
 HEADER_BYTES = 128
 SIGNATURE = b"acsp"
+# Chains of any length that are computed for each of thousands of colours; screens and presses
+# have none.
+PROGRAM = b"mpet"
 SPACES: Final = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
 # A profile is sRGB when it changes no colour by more; names and bytes of sRGB profiles differ.
 SAME_LEVELS = 2
@@ -33,7 +36,7 @@ def conversion(profile: bytes | None, mode: str) -> Conversion | None:
     """
     if profile is None or not HEADER_BYTES < len(profile) <= MAX_PROFILE_BYTES:
         return None
-    if profile[36:40] != SIGNATURE or profile[16:20] != SPACES.get(mode):
+    if profile[36:40] != SIGNATURE or profile[16:20] != SPACES.get(mode) or PROGRAM in profile:
         return None
     return _conversion(bytes(profile), mode)
 

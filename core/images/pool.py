@@ -22,6 +22,7 @@ log = logger(__name__)
 MESSAGE_FILES = 16
 MESSAGE_BYTES = 4 * 2**20
 RECEIVE_BYTES = 65_536
+MOST_RECEIVED = 2**20  # a verdict has some hundred bytes
 START_SECONDS = 60.0
 END_SECONDS = 2.0
 # The limit is on processor time. Where a machine is busy that takes longer, but not for ever.
@@ -166,7 +167,7 @@ class _Worker:
         except TimeoutError:
             self._end()
             verdicts.append(self._refusal(f"did not end in {self._patience:g} s"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             self._end()
             log.warning("a file ended the process that decoded it", error=repr(error))
             verdicts.append(self._refusal(self._cause()))
@@ -186,6 +187,8 @@ class _Worker:
             if not piece:
                 raise ConnectionResetError("the decoding process has ended")
             self._received += piece
+            if len(self._received) > MOST_RECEIVED:
+                raise ValueError("the decoding process says more than it was asked")
         line, _, self._received = self._received.partition(b"\n")
         return line
 

@@ -60,6 +60,22 @@ class _Metadata:
 
 def jpeg_header(data: bytes, max_pixels: int) -> Header:
     """Size, components, orientation and profile; the file has an end mark and few scans."""
+    header, scans = jpeg_scans(data, max_pixels)
+    check_scanned(JPEG, scans * header.width * header.height)
+    return header
+
+
+def check_scanned(name: str, pixels: int) -> None:
+    """Refuse an image whose scans together go over too many pixels."""
+    if pixels > MAX_SCANNED_PIXELS:
+        raise ImageInvalid(
+            f"the {name} image has scans that go over {pixels:,} pixels together; "
+            f"at most {MAX_SCANNED_PIXELS:,} are read"
+        )
+
+
+def jpeg_scans(data: bytes, max_pixels: int) -> tuple[Header, int]:
+    """The header, and how many scans the decoder goes through."""
     header: Header | None = None
     metadata = _Metadata()
     position, segments, scans, junk = 2, 0, 0, 0
@@ -74,8 +90,7 @@ def jpeg_header(data: bytes, max_pixels: int) -> Header:
                 f"{MAX_JUNK:,} stray bytes, which sound files do not have"
             )
         if code == END_OF_IMAGE and header and scans:
-            _check_scans(header, scans)
-            return metadata.put_into(header)
+            return metadata.put_into(header), scans
         if code in STANDALONE or code == END_OF_IMAGE:
             continue
         if code in FRAMES and header is None:
@@ -92,14 +107,6 @@ def jpeg_header(data: bytes, max_pixels: int) -> Header:
             position = scan_end.start() if scan_end else len(data)
     missing = "end-of-image mark" if header and scans else "frame header or its image data"
     raise truncated("JPEG", len(data), f"its {missing} is missing")
-
-
-def _check_scans(header: Header, scans: int) -> None:
-    if scans * header.width * header.height > MAX_SCANNED_PIXELS:
-        raise ImageInvalid(
-            f"the JPEG image has {scans} scans over {header.width}x{header.height} pixels; "
-            f"at most {MAX_SCANNED_PIXELS:,} pixels are gone over"
-        )
 
 
 def _frame(data: bytes, position: int, max_pixels: int) -> Header | None:

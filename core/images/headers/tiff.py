@@ -9,6 +9,7 @@ from core.images.formats import TIFF
 from core.images.headers import directory as tags
 from core.images.headers.directory import Directory
 from core.images.headers.header import Header, check_size, truncated
+from core.images.headers.jpeg import check_scanned, jpeg_scans
 
 NONE, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE = 1, 5, 7, 8, 32773, 32946
 COMPRESSIONS = frozenset({NONE, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE})
@@ -56,6 +57,8 @@ def tiff_header(data: bytes, max_pixels: int) -> Header:
         sizes = _packed_sizes(directory, parts)
     if any(place + size > len(data) for place, size in zip(parts.places, sizes, strict=True)):
         raise truncated("TIFF", len(data), "a strip or tile lies behind its end")
+    if directory.number(tags.COMPRESSION) == JPEG:
+        _check_jpegs(data, parts, sizes, max_pixels)
     inverted = bits == 16 and directory.number(tags.PHOTOMETRIC) == WHITE_IS_ZERO
     if inverted:  # which Pillow does for fewer bits only
         directory.set_short(tags.PHOTOMETRIC, BLACK_IS_ZERO)
@@ -138,3 +141,11 @@ def _packed_sizes(directory: Directory, parts: _Parts) -> list[int]:
             f"{len(directory.data):,}"
         )
     return sizes
+
+
+def _check_jpegs(data: bytes, parts: _Parts, sizes: list[int], max_pixels: int) -> None:
+    gone_over = 0
+    for place, size in zip(parts.places, sizes, strict=True):
+        header, scans = jpeg_scans(data[place : place + size], max_pixels)
+        gone_over += scans * header.width * header.height
+    check_scanned(TIFF, gone_over)

@@ -117,6 +117,7 @@ def lying() -> dict[str, bytes]:
     wide = bytearray(progressive)
     at = wide.index(b"\xff\xc2") + 5
     wide[at : at + 4] = struct.pack(">HH", 7000, 7000)
+    scanned = bytes(wide[:-2]) + scan * 60 + b"\xff\xd9"
     exif_segment = b"\xff\xe1" + struct.pack(">H", 2 + 60_000) + exif(1).ljust(60_000, b"\0")
     one_row = zlib.compress(bytes(7000))
     strips = [short(259, 8), long(278, 1), long(273, *[8] * 7000)]
@@ -136,7 +137,7 @@ def lying() -> dict[str, bytes]:
         "png profile bomb": png(ihdr(1, 1, 8, 0), b"\0\0", chunk(b"iCCP", b"k\0\0" + metadata)),
         "png chunk of 4 GB": GOOD[:33] + b"\xff\xff\xff\xffIDAT" + GOOD[41:],
         "jpeg of 200 scans": progressive[:-2] + scan * 200 + b"\xff\xd9",
-        "jpeg scans of 49 megapixels": bytes(wide[:-2]) + scan * 60 + b"\xff\xd9",
+        "jpeg scans of 49 megapixels": scanned,
         "jpeg of a million segments": b"\xff\xd8\xff\xfe\0\2" + b"\xff\xfe\0\2" * 10**6 + body,
         "jpeg with junk": b"\xff\xd8\xff\xfe\0\2" + bytes(8 * 10**6) + body,
         "jpeg of deep exif": b"\xff\xd8" + exif_segment * 100 + body,
@@ -168,6 +169,12 @@ def lying() -> dict[str, bytes]:
         "tiff of unknown packing": tiff(changed(sound, short(259, 34_925)), bytes(16)),
         "tiff with damaged deflate": tiff(
             changed(sound, short(259, 8)), b"\x78\x9c" + b"\xff" * 14
+        ),
+        "tiff with scans of 49 megapixels": tiff(
+            changed(
+                picture(7000, 7000, bits=[8] * 3, kind=6), short(259, 7), long(279, len(scanned))
+            ),
+            scanned,
         ),
         "tiff with another jpeg": tiff(
             changed(picture(4000, 4000), short(259, 7), long(279, len(jpeg))), jpeg

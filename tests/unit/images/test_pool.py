@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import psutil
 import pytest
@@ -178,6 +179,35 @@ def test_a_process_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch) 
             pool.inspect([GOOD])
         monkeypatch.undo()
         assert codes(pool.inspect([GOOD])) == ["good"]
+
+
+BABBLE = {
+    "without end": 'b"x" * 2**22',
+    "something else": "b'[1, 2]' + bytes([10])",
+    "too deep": "b'[' * 100_000 + bytes([10])",
+    "nothing": 'b""',
+}
+
+
+@pytest.mark.parametrize("said", BABBLE.values(), ids=BABBLE)
+def test_a_process_that_was_taken_over_can_only_refuse(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import socket\n"
+        "channel = socket.socket(fileno=0)\n"
+        f"channel.sendall({frames.READY!r})\n"
+        "channel.recv(100)\n"
+        f"channel.sendall({said})\n"
+    )
+    program.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(program))
+    pool = make()
+    assert codes(pool.inspect([GOOD])) == ["ImageTooCostly"]
+    monkeypatch.undo()
+    assert codes(pool.inspect([GOOD])) == ["good"]
 
 
 def test_many_threads_may_ask(make: Make) -> None:

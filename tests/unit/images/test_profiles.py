@@ -131,6 +131,7 @@ BROKEN = {
     "of a press": press({}),
     "without curves": screen(ADOBE, b"text" + bytes(8)),
     "of megabytes": screen(ADOBE, gamma(2.2)) + bytes(5 * 2**20),
+    "a program": screen(ADOBE, gamma(2.2)) + b"mpet",
     "tags far away": screen(ADOBE, gamma(2.2)).replace(b"rTRC\0", b"rTRC\x7f"),
     "a million tags": screen(ADOBE, gamma(2.2))[:128] + b"\0\x0f\x42\x40" + bytes(3000),
 }
