@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-ingest pictures migrate clean
+.PHONY: help install demo up test lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode bench-ingest pictures migrate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-ingest: $(READY) ## measure how fast images come in
 
 bench-views: $(READY) ## measure what more views and the losses are worth
 	@$(BENCH).views
+
+bench-decode: $(READY) ## measure decoders of JPEG and the pool that checks uploads
+	@$(BENCH).decode
 
 pictures: $(VENV)/.bench ## draw the pictures of docs/learning.md again
 	@$(BENCH).learning_pictures

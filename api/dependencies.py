@@ -1,4 +1,4 @@
-"""What routes are handed: session, settings, store, serving, pages."""
+"""What routes are handed: session, settings, store, decoders, pages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fastapi import Depends, Query, Request
 from sqlalchemy.orm import Session
 
 from core.config import Settings
+from core.images.pool import DecodePool
 from core.storage.store import BlobStore
 
 
@@ -28,8 +29,14 @@ def get_store(request: Request) -> BlobStore:
     return cast(BlobStore, request.app.state.store)
 
 
+def get_decoders(request: Request) -> DecodePool:
+    """The processes that look at uploaded images."""
+    return cast(DecodePool, request.app.state.decoders)
+
+
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 StoreDep = Annotated[BlobStore, Depends(get_store)]
+DecodersDep = Annotated[DecodePool, Depends(get_decoders)]
 Cursor = Annotated[str | None, Query(description="The next_cursor of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most items on a page.")]

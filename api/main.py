@@ -37,6 +37,7 @@ from api.schemas.datasets import LabelsIn
 from api.schemas.inference import InferenceIn
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
+from core.images.pool import DecodePool
 from core.jobs import outbox
 from core.jobs.queue import CeleryQueue, make_celery
 from core.storage.store import open_store
@@ -81,6 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.database = database
     app.state.sessions = session_factory(database)
     app.state.store = open_store(settings.store_url)
+    app.state.decoders = DecodePool.from_settings(settings)
     app.state.queue = CeleryQueue(make_celery(settings))
     app.state.lookup = Lookup(app.state.sessions, app.state.store, settings)
     outbox.install(app.state.sessions, app.state.queue)
@@ -108,6 +110,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         engine = await state.engine
         await engine.close()
+        await run_in_threadpool(state.decoders.close)
         state.database.dispose()
 
 

@@ -10,7 +10,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import timedelta
 from itertools import islice
 from typing import Any
@@ -57,10 +57,22 @@ def unmark(session: Session, keys: Iterable[str]) -> None:
         session.execute(delete(LooseBlob).where(LooseBlob.key.in_(wanted)))
 
 
-def sweep(sessions: sessionmaker[Session], store: BlobStore, *, grace: timedelta) -> int:
+def nothing(_: str) -> Iterable[str]:
+    """Nothing was made from an image."""
+    return ()
+
+
+def sweep(
+    sessions: sessionmaker[Session],
+    store: BlobStore,
+    *,
+    grace: timedelta,
+    made_from: Callable[[str], Iterable[str]] = nothing,
+) -> int:
     """Delete the bytes of some marked keys without a row whose time of grace is over.
 
     At most a few hundred, so that a sweep takes seconds; any number of processes may sweep.
+    `made_from` names the keys that go with an image of this SHA-256.
 
     Returns:
         How many blobs were deleted.
@@ -79,6 +91,9 @@ def sweep(sessions: sessionmaker[Session], store: BlobStore, *, grace: timedelta
         keys = list(session.scalars(due))
         loose = unused(session, keys)
         for key in loose:
+            namespace, _, digest = key.partition("/")
+            for made in made_from(digest) if namespace == IMAGES else ():
+                store.delete(made)
             store.delete(key)
         unmark(session, keys)
     return len(loose)

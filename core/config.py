@@ -89,6 +89,22 @@ class Settings(BaseSettings):
         gt=0,
         description="Most pixels (width times height) of an image, checked before it is decoded.",
     )
+    decode_processes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto",
+        description="Processes that decode uploaded images to check them: a number, or auto, "
+        "which is one for each core.",
+    )
+    decode_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="Processor time that decoding one uploaded image may take.",
+    )
+    decode_memory_mb: int = Field(
+        default=1536,
+        ge=128,
+        description="Memory of one process that decodes uploads, in MB; an image that needs more "
+        "is refused.",
+    )
     max_images_per_dataset: int = Field(
         default=1_000_000, gt=0, description="Most images in one dataset."
     )
@@ -239,6 +255,15 @@ def load_settings(**overrides: object) -> Settings:
 def process_settings() -> Settings:
     """The settings of this process, read once; for entry points that nobody can hand them to."""
     return load_settings()
+
+
+# What a program needs to find its libraries and this one; no settings, and so no secrets.
+BARE = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "TZ")
+
+
+def bare_environment() -> dict[str, str]:
+    """The environment of a child process that handles bytes from outside: without any secret."""
+    return {name: os.environ[name] for name in BARE if name in os.environ}
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

@@ -125,6 +125,10 @@ class ImageTooLarge(ImageInvalid):
     """The image exceeds a limit of bytes or pixels."""
 
 
+class ImageTooCostly(ImageInvalid):
+    """Decoding the image takes more time or memory than it may."""
+
+
 class ArchiveInvalid(Invalid):
     """The bytes are not an archive that can be read to its end."""
 
@@ -163,6 +167,10 @@ class TooManyImages(TooLarge):
 
 class ArtifactCorrupt(Unavailable):
     """A model's file does not have the checksum that its manifest states."""
+
+
+class DecodersUnavailable(Unavailable):
+    """The processes that decode uploads do not start."""
 
 
 class StoreUnavailable(Unavailable):

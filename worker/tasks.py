@@ -12,6 +12,7 @@ from core import blobs
 from core.config import process_settings
 from core.db.session import make_engine, session_factory
 from core.images import imports
+from core.images.thumbnails import thumbnail_keys
 from core.jobs import leases, outbox
 from core.jobs.queue import RUN_JOB, SWEEP, CeleryQueue
 from core.storage.store import BlobStore, open_store
@@ -46,7 +47,7 @@ def sweep() -> None:
         silent = imports.sweep(session, silent=_grace())
     if expired or hinted or silent:
         log.info("swept", expired_leases=expired, hints_sent=hinted, silent_imports=silent)
-    deleted = blobs.sweep(_sessions(), _store(), grace=_grace())
+    deleted = blobs.sweep(_sessions(), _store(), grace=_grace(), made_from=thumbnail_keys)
     if deleted:
         log.info("swept", blobs_deleted=deleted)
 

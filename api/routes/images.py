@@ -1,8 +1,9 @@
-"""Images: upload, list, get back."""
+"""Images: upload, list, get back, whole or small."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.auth import ReadCaller, WriteCaller
-from api.dependencies import Cursor, Limit, SessionDep, SettingsDep, StoreDep
+from api.dependencies import Cursor, DecodersDep, Limit, SessionDep, SettingsDep, StoreDep
 from api.errors import responses
 from api.schemas.datasets import ImageOut, ImagePage
 from api.schemas.text import Text
@@ -27,6 +28,7 @@ from api.uploads import (
 )
 from core.auth import Caller
 from core.datasets import service
+from core.db.models import Image
 from core.errors import (
     ArchiveInvalid,
     ArchiveTooLarge,
@@ -35,11 +37,14 @@ from core.errors import (
     FewlabelsError,
     ImageNotFound,
     InUse,
+    Overloaded,
     TooManyImages,
 )
+from core.images import formats
 from core.images.ingest import ImageLimits, IncomingFile, ingest
 from core.images.recording import image_key, missing, stored_name
 from core.images.report import IngestReport
+from core.images.thumbnails import MEDIA_TYPE, SIZES, thumbnail, thumbnail_digest
 
 uploads = APIRouter(tags=["images"])
 router = APIRouter(tags=["images"])
@@ -68,6 +73,24 @@ UPLOAD_BODY: dict[str, Any] = {
     }
 }
 
+# A browser that is sent here runs nothing, whatever the bytes are, and other sites cannot use it.
+SAFE = {
+    "Cache-Control": "private, max-age=31536000, immutable",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+CONTENT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file; its type by its format. TIFF files are sent as attachments.",
+        "content": {formats.media_type(known): BINARY for known in formats.FORMATS},
+    },
+    304: {"description": "The caller has it: `If-None-Match` names its ETag."},
+}
+THUMBNAIL: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The picture.", "content": {MEDIA_TYPE: BINARY}},
+    304: CONTENT[304],
+}
+
 
 @uploads.post(
     "/datasets/{dataset_id}/images",
@@ -79,7 +102,12 @@ UPLOAD_BODY: dict[str, Any] = {
     summary="Add images: multipart files, or a zip or tar archive as the body",
 )
 async def upload_images(
-    dataset_id: UUID, request: Request, caller: WriteCaller, store: StoreDep, settings: SettingsDep
+    dataset_id: UUID,
+    request: Request,
+    caller: WriteCaller,
+    store: StoreDep,
+    decoders: DecodersDep,
+    settings: SettingsDep,
 ) -> IngestReport:
     """Files that are not images that can be used are listed one by one and stop nothing.
 
@@ -88,12 +116,8 @@ async def upload_images(
     sessions = request.app.state.sessions
 
     def add(files: Iterable[IncomingFile]) -> IngestReport:
-        limits = ImageLimits(
-            max_bytes=settings.max_image_bytes,
-            max_pixels=settings.max_image_pixels,
-            max_images=settings.max_images_per_dataset,
-        )
-        return ingest(sessions, store, dataset_id, files, limits=limits)
+        limits = ImageLimits(max_images=settings.max_images_per_dataset)
+        return ingest(sessions, store, dataset_id, files, limits=limits, decoders=decoders)
 
     await run_in_threadpool(_check_owner, sessions, caller, dataset_id)
     if media_type(request) == MULTIPART:
@@ -153,7 +177,7 @@ def list_images(
 @router.get(
     "/images/{image_id}/content",
     response_class=Response,
-    responses=responses(ImageNotFound),
+    responses={**CONTENT, **responses(ImageNotFound)},
     summary="The bytes of an image, as they were uploaded",
 )
 def image_content(
@@ -164,18 +188,47 @@ def image_content(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     image = service.get_image(session, caller, image_id)
-    headers = {
-        "ETag": f'"{image.sha256}"',
-        "Cache-Control": "private, max-age=31536000, immutable",
-        "Content-Security-Policy": "default-src 'none'; sandbox",
-    }
+    headers = {**SAFE, "ETag": f'"{image.sha256}"', "Content-Disposition": disposition(image)}
     if headers["ETag"] in (if_none_match or ""):
         return Response(status_code=304, headers=headers)
-    return Response(
-        store.get(image_key(image.sha256)),
-        media_type=f"image/{image.format.lower()}",
-        headers=headers,
-    )
+    content = store.get(image_key(image.sha256))
+    return Response(content, media_type=formats.media_type(image.format), headers=headers)
+
+
+class ThumbnailSize(IntEnum):
+    """Sides in pixels of the square that a thumbnail fits into."""
+
+    SMALLEST, SMALL, USUAL, LARGE = SIZES
+
+
+@router.get(
+    "/images/{image_id}/thumbnail",
+    response_class=Response,
+    responses={**THUMBNAIL, **responses(ImageNotFound, Overloaded)},
+    summary="A small picture of an image, as WebP",
+)
+def image_thumbnail(
+    image_id: UUID,
+    request: Request,
+    caller: ReadCaller,
+    store: StoreDep,
+    size: ThumbnailSize = ThumbnailSize.USUAL,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The whole image, at most `size` pixels wide and high, and never larger than it is."""
+    # A transaction of its own: no connection is held while the picture is made.
+    with request.app.state.sessions.begin() as session:
+        sha256 = service.get_image(session, caller, image_id).sha256
+    headers = {**SAFE, "ETag": f'"{thumbnail_digest(sha256, size)}"'}
+    if headers["ETag"] in (if_none_match or ""):
+        return Response(status_code=304, headers=headers)
+    return Response(thumbnail(store, sha256, size), media_type=MEDIA_TYPE, headers=headers)
+
+
+def disposition(image: Image) -> str:
+    """Whether a browser shows the file or saves it; the name is none that a user gave."""
+    shown = "attachment" if image.format == formats.TIFF else "inline"
+    return f'{shown}; filename="{image.sha256[:16]}.{image.format.lower()}"'
 
 
 @router.delete(

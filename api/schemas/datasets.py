@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from api.schemas.text import WITHOUT_NUL, Text
+from core.images.formats import FORMATS
 
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), WITHOUT_NUL
@@ -74,7 +75,7 @@ class ImageOut(BaseModel):
     sha256: str
     width: int
     height: int
-    format: str
+    format: str = Field(description=f"Of the file: {', '.join(FORMATS)}.", examples=["PNG"])
     bytes: int
     label: str | None
     created_at: datetime

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.text import Text
+from core.images.formats import SPOKEN
 
 # A red 8×8 PNG, so that the examples work as they stand.
 SAMPLE_PNG = (
@@ -25,7 +26,7 @@ class InferenceIn(BaseModel):
 
     model: Text = Field(min_length=1, max_length=200, description="Id or alias.")
     images: list[str] = Field(
-        min_length=1, description="JPEG, PNG or WebP files in base64 (data: URIs too)."
+        min_length=1, description=f"{SPOKEN} files in base64 (data: URIs too)."
     )
     top_k: int = Field(default=5, ge=1, le=1000, description="Most labels for each image.")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core.images.decoding import decode
+from core.images.decoding import DECODER_VERSION, decode
 from core.images.recording import image_key
 from core.storage.store import BlobStore
 
@@ -40,7 +40,7 @@ def open_cache(
         shape: That size, as (height, width, channels).
         on_image: Called with (done, of how many); may raise to stop.
     """
-    facts = json.dumps([list(sha256s), list(shape)]).encode()
+    facts = json.dumps([DECODER_VERSION, list(sha256s), list(shape)]).encode()
     path = folder / f"{hashlib.sha256(facts).hexdigest()}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

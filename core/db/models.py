@@ -94,7 +94,9 @@ class Image(Table):
         Index(None, "sha256"),
         CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256_form"),
         CheckConstraint("width > 0 AND height > 0 AND byte_count > 0", name="sizes_positive"),
-        CheckConstraint("format IN ('JPEG', 'PNG', 'WEBP')", name="format_known"),
+        CheckConstraint(
+            "format IN ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')", name="format_known"
+        ),
     )
 
     id: Mapped[UUID] = primary_id()

@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from core.errors import Invalid
+from core.images.formats import SUFFIXES
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SHOWN_NAMES = 3
 
 
@@ -48,7 +48,7 @@ def read_folder(folder: Path, labels_csv: Path) -> list[Sample]:
     """The images of a folder and all that is below it, with the labels of a CSV file.
 
     Args:
-        folder: Searched for jpg, jpeg, png and webp files; hidden files are left out.
+        folder: Searched for image files by their suffix; hidden files are left out.
         labels_csv: UTF-8 with the columns `file` (its path in the folder, or its bare name) and
             `label`; a row without a label counts for nothing.
 

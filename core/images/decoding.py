@@ -1,40 +1,50 @@
-"""Decoding of images that nobody vouches for: JPEG, PNG and WebP bytes to RGB pixels."""
+"""Decoding of images that nobody vouches for: bytes of a closed list of formats to RGB pixels."""
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Literal
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from core.errors import ImageInvalid, ImageTooLarge
-from core.images.headers import JPEG, PNG, WEBP, orientation, read_header
+from core.errors import ImageInvalid, ImageTooCostly, ImageTooLarge
+from core.images.colour import conversion
+from core.images.formats import BMP, GIF, JPEG, PNG, SPOKEN, TIFF, WEBP, ImageFormat
+from core.images.headers import Header, check_size, orientation, read_header
+from core.images.pixels import flattened
 from core.images.signatures import describe
 
 # Pillow's own limit is one for the whole process and warns through the global warning filters.
 # Here nothing reaches Pillow before `read_header` has compared the size with the caller's limit.
 Image.MAX_IMAGE_PIXELS = None
 
-ImageFormat = Literal["JPEG", "PNG", "WEBP"]
+# Part of the name of whatever is made from decoded pixels and kept: the same file gives the same
+# pixels as long as this stands.
+DECODER_VERSION = 2
+
+Pixels = NDArray[np.uint8]
 
 # What Pillow's plug-ins and decoders raise on damaged files; there is no common root. Warnings
-# are in it for processes whose filters turn them into exceptions, MemoryError because a codec
-# reports absurd inner sizes that way, AssertionError because plug-ins assert on what they read.
+# are in it for processes whose filters turn them into exceptions, AssertionError because plug-ins
+# assert on what they read.
 DECODER_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
     EOFError,
     LookupError,
-    MemoryError,
     NotImplementedError,
     OSError,
     SyntaxError,
@@ -46,14 +56,15 @@ DECODER_ERRORS = (
     Image.DecompressionBombError,
 )
 
-TRANSPOSED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# From the picture as stored to the one that is shown, by EXIF orientation.
+TURNED: dict[int, Callable[[Pixels], Pixels]] = {
+    2: lambda stored_HWC: stored_HWC[:, ::-1],
+    3: lambda stored_HWC: stored_HWC[::-1, ::-1],
+    4: lambda stored_HWC: stored_HWC[::-1],
+    5: lambda stored_HWC: stored_HWC.swapaxes(0, 1),
+    6: lambda stored_HWC: stored_HWC.swapaxes(0, 1)[:, ::-1],
+    7: lambda stored_HWC: stored_HWC.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda stored_HWC: stored_HWC.swapaxes(0, 1)[::-1],
 }
 
 
@@ -75,8 +86,17 @@ class ImageInfo:
 class DecodedImage:
     """RGB pixels, uint8, height x width x 3, C-contiguous, and what is known about the file."""
 
-    pixels_HWC: NDArray[np.uint8]
+    pixels_HWC: Pixels
     info: ImageInfo
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Picture:
+    """RGB pixels as stored, before they are turned."""
+
+    pixels_HWC: Pixels
+    mode: str
+    orientation: int
 
 
 class _Jpeg(JpegImageFile):
@@ -94,14 +114,17 @@ PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     JPEG: _Jpeg,
     PNG: PngImageFile,
     WEBP: WebPImageFile,
+    BMP: BmpImageFile,
+    TIFF: TiffImageFile,
+    GIF: GifImageFile,
 }
 
 
 def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
-    """The whole image as RGB; of an animation the first frame.
+    """The whole image as RGB; of an animation the first frame, of a document the first page.
 
-    The EXIF orientation is applied, transparency is laid over white, 16 bits are scaled to 8,
-    CMYK is converted without a colour profile. The header is checked before anything is decoded.
+    The orientation is applied, an embedded colour profile converted to sRGB, transparency laid
+    over white, 16 bits become 8. The header is checked before anything is decoded.
 
     Args:
         data: The encoded file.
@@ -110,72 +133,70 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
 
     Raises:
         ImageTooLarge: A limit is exceeded.
-        ImageInvalid: Not a JPEG, PNG or WebP image, or truncated or damaged; nothing else is
-            raised, whatever the bytes.
+        ImageTooCostly: Memory ran out.
+        ImageInvalid: Not an image of a format that is read, or truncated or damaged; nothing else
+            is raised, whatever the bytes.
     """
     if len(data) > max_bytes:
         raise ImageTooLarge(f"the file has {len(data):,} bytes; at most {max_bytes:,} are allowed")
-    header = read_header(data)
+    header = read_header(data, max_pixels=max_pixels)
     if header is None:
-        raise ImageInvalid(f"not a JPEG, PNG or WebP image: {describe(data[:32])}")
-    _check_size(header.width, header.height, max_pixels)
+        raise ImageInvalid(f"not a {SPOKEN} image: {describe(data[:32])}")
     try:
-        with PLUGINS[header.format](BytesIO(data)) as image:
-            # What Pillow is about to allocate, in case it reads the header differently than we do.
-            _check_size(*image.size, max_pixels)
-            image.load()
-            mode, exif = image.mode, image.info.get("exif")
-            rgb = _to_rgb(image, bit_depth=header.bit_depth)
-        method = TRANSPOSED.get(orientation(exif))
-        pixels_HWC = np.array(rgb if method is None else rgb.transpose(method))
+        stored = _fast_jpeg(data, header) or _with_pillow(data, header, max_pixels)
+        turn = TURNED.get(stored.orientation)
+        pixels_HWC = np.ascontiguousarray(turn(stored.pixels_HWC) if turn else stored.pixels_HWC)
+    except MemoryError as error:
+        raise ImageTooCostly(
+            f"the {header.format} image of {header.width}x{header.height} pixels needs more "
+            "memory to be decoded than it may"
+        ) from error
     except DECODER_ERRORS as error:
         raise ImageInvalid(_sentence(error, header.format, len(data))) from error
     height, width, _ = pixels_HWC.shape
-    info = ImageInfo(width, height, header.format, mode, _is_greyscale(pixels_HWC))
+    info = ImageInfo(width, height, header.format, stored.mode, _is_greyscale(pixels_HWC))
     return DecodedImage(pixels_HWC, info)
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width < 1 or height < 1:
-        raise ImageInvalid(f"the image has {width}x{height} pixels; at least 1x1 is needed")
-    if width * height > max_pixels:
-        raise ImageTooLarge(
-            f"{width}x{height} = {width * height:,} pixels; at most {max_pixels:,} are allowed"
-        )
+def _fast_jpeg(data: bytes, header: Header) -> _Picture | None:
+    """An ordinary JPEG, to the same pixels as Pillow's; None leaves it to Pillow.
+
+    The settings are libjpeg's defaults, which are Pillow's: the accurate DCT and smooth
+    upsampling. Whatever is odd about the file is an error here, and Pillow decides.
+    """
+    if header.format != JPEG or header.components not in (1, 3) or header.bit_depth != 8:
+        return None
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        if (width, height) != (header.width, header.height):
+            return None
+        pixels_HWC = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+    except ValueError:
+        return None
+    mode = "L" if header.components == 1 else "RGB"
+    if convert := conversion(header.profile, mode):
+        image = Image.fromarray(pixels_HWC[..., 0] if mode == "L" else pixels_HWC)
+        pixels_HWC = np.asarray(convert(image).convert("RGB"))
+    return _Picture(pixels_HWC, mode, header.orientation)
 
 
-def _to_rgb(image: Image.Image, *, bit_depth: int) -> Image.Image:
-    if image.mode == "I;16":
-        return _from_16_bits(image)
-    _scale_transparency(image, bit_depth)
-    if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(with_alpha, mask=with_alpha.getchannel("A"))
-        return white
-    return image.convert("RGB")
+def _with_pillow(data: bytes, header: Header, max_pixels: int) -> _Picture:
+    with PLUGINS[header.format](BytesIO(header.picture or data)) as image:
+        # What Pillow is about to allocate, in case it reads the header differently than we do.
+        check_size(*image.size, max_pixels)
+        image.load()
+        mode, exif = image.mode, image.info.get("exif")
+        rgb = flattened(image, header)
+        if header.format == GIF and rgb.size != (header.width, header.height):
+            whole = Image.new("RGB", (header.width, header.height), "white")
+            whole.paste(rgb, header.corner)
+            rgb = whole
+        pixels_HWC = np.array(rgb)
+    turned = orientation(exif) if header.format in (PNG, WEBP) else header.orientation
+    return _Picture(pixels_HWC, mode, turned)
 
 
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion clips at 255 instead of scaling.
-    wide_HW = np.asarray(image).astype(np.uint32)
-    grey_HW = ((wide_HW * 255 + 32767) // 65535).astype(np.uint8)
-    if (transparent := image.info.get("transparency")) is not None:
-        grey_HW[wide_HW == transparent] = 255
-    return Image.fromarray(grey_HW).convert("RGB")
-
-
-def _scale_transparency(image: Image.Image, bit_depth: int) -> None:
-    # Pillow widens samples of 2 and 4 bits and narrows those of 16 to 8, but leaves the
-    # transparent colour (PNG's tRNS) as it stands in the file.
-    transparent = image.info.get("transparency")
-    if image.mode == "L" and bit_depth in (2, 4) and isinstance(transparent, int):
-        image.info["transparency"] = min(255, transparent * 255 // (2**bit_depth - 1))
-    elif image.mode == "RGB" and bit_depth == 16 and isinstance(transparent, tuple):
-        image.info["transparency"] = tuple(sample >> 8 for sample in transparent)
-
-
-def _is_greyscale(pixels_HWC: NDArray[np.uint8]) -> bool:
+def _is_greyscale(pixels_HWC: Pixels) -> bool:
     # Colour mostly shows in the middle row: most images need no second look.
     for part_HWC in (pixels_HWC[len(pixels_HWC) // 2], pixels_HWC):
         red, green, blue = (part_HWC[..., channel] for channel in range(3))

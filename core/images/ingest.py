@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from core import blobs
 from core.errors import FewlabelsError, ImageInvalid
 from core.images import imports
-from core.images.decoding import decode
+from core.images.frames import Verdict
+from core.images.pool import DecodePool
 from core.images.recording import Refused, Verified, image_key, known_hashes, record, stored_name
 from core.images.report import IngestReport
 from core.storage.store import BlobStore
@@ -36,10 +37,8 @@ class IncomingFile:
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """How large one image may be and how many a dataset may hold."""
+    """How many images a dataset may hold; how large one may be is known to the decoders."""
 
-    max_bytes: int
-    max_pixels: int
     max_images: int
 
 
@@ -51,6 +50,7 @@ class _Upload:
     store: BlobStore
     dataset_id: UUID
     limits: ImageLimits
+    decoders: DecodePool
     threads: ThreadPoolExecutor
     report: IngestReport
 
@@ -62,6 +62,7 @@ def ingest(
     files: Iterable[IncomingFile],
     *,
     limits: ImageLimits,
+    decoders: DecodePool,
 ) -> IngestReport:
     """Add images to a dataset whose owner was checked; a bad file is a line and stops nothing.
 
@@ -70,6 +71,7 @@ def ingest(
 
     Raises:
         DatasetNotFound: The dataset was deleted meanwhile.
+        DecodersUnavailable: The processes that look at the files do not start.
         TooManyImages: The dataset would exceed its limit.
         FewlabelsError: Whatever `files` raises, with a word on what was added before.
     """
@@ -77,7 +79,7 @@ def ingest(
     report = IngestReport(import_id)
     try:
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-            upload = _Upload(sessions, store, dataset_id, limits, threads, report)
+            upload = _Upload(sessions, store, dataset_id, limits, decoders, threads, report)
             for chunk in _chunks(files):
                 _add(upload, chunk)
     except BaseException as error:
@@ -126,8 +128,8 @@ def _add(upload: _Upload, chunk: Sequence[IncomingFile]) -> None:
         keys = [image_key(sha256) for sha256 in wanted - known]
         # Before the bytes: whoever dies between them and the row leaves a mark for the sweep.
         blobs.mark(session, keys)
-    verify = partial(_verify, upload, known)
-    results = list(upload.threads.map(verify, chunk, hashes))
+    verdicts = _look_at(upload, known, chunk, hashes)
+    results = list(upload.threads.map(partial(_keep, upload, verdicts), chunk, hashes))
     with upload.sessions.begin() as session:
         lines = record(
             session,
@@ -145,19 +147,28 @@ def _hash(file: IncomingFile) -> str | None:
     return None if file.data is None else hashlib.sha256(file.data).hexdigest()
 
 
-def _verify(
-    upload: _Upload, known: set[str], file: IncomingFile, sha256: str | None
+def _look_at(
+    upload: _Upload, known: set[str], chunk: Sequence[IncomingFile], hashes: Sequence[str | None]
+) -> Mapping[str, Verdict]:
+    """What the decoders say of the images that the dataset has not, each looked at once."""
+    fresh = {
+        sha256: file.data
+        for file, sha256 in zip(chunk, hashes, strict=True)
+        if file.data is not None and sha256 is not None and sha256 not in known
+    }
+    return dict(zip(fresh, upload.decoders.inspect(list(fresh.values())), strict=True))
+
+
+def _keep(
+    upload: _Upload, verdicts: Mapping[str, Verdict], file: IncomingFile, sha256: str | None
 ) -> Verified | Refused:
     name = stored_name(file.name)
     if file.data is None or sha256 is None:
         return Refused(name, *(file.problem or ("Unreadable", "the file could not be read")))
-    if sha256 in known:
-        return Verified(name, sha256, len(file.data), None)
-    limits = upload.limits
-    try:
-        decoded = decode(file.data, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
-    except ImageInvalid as error:
-        return Refused(name, error.code, str(error))
-    # Blobs before rows: a row never refers to bytes that are not there.
-    upload.store.put(image_key(sha256), file.data)
-    return Verified(name, sha256, len(file.data), decoded.info)
+    verdict = verdicts.get(sha256)
+    if isinstance(verdict, ImageInvalid):
+        return Refused(name, verdict.code, str(verdict))
+    if verdict is not None:
+        # Blobs before rows: a row never refers to bytes that are not there.
+        upload.store.put(image_key(sha256), file.data)
+    return Verified(name, sha256, len(file.data), verdict)

@@ -23,6 +23,7 @@ DEPENDENCIES = ROOT / "docs" / "dependencies.md"
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
     ROOT / "docs" / "benchmarks.md",
+    ROOT / "docs" / "images.md",
     ROOT / "docs" / "learning.md",
     DEPENDENCIES,
     *DECISIONS,

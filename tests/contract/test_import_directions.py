@@ -127,7 +127,10 @@ def test_libraries_stay_in_their_place(library: str) -> None:
     assert {name for name in users if not inside(name, places)} == set()
 
 
-@pytest.mark.parametrize("module", ["api.main", "worker.celery_app", "worker.child", "core.cli"])
+TORCHLESS = ["api.main", "worker.celery_app", "worker.child", "core.cli", "core.images.inspector"]
+
+
+@pytest.mark.parametrize("module", TORCHLESS)
 def test_torch_is_not_loaded_at_import(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'torchvision' in sys.modules)"
     settings = {
@@ -168,6 +171,7 @@ def test_only_these_start_processes() -> None:
     starters = users_of(*names, *forks)
     assert "worker.child" in starters
     assert {name for name in starters if not inside(name, {"worker.child", "core.embedded"})} <= {
+        "core.images.pool",  # decoders of uploads, apart from the API's memory and secrets
         "core.demo.service",  # the demonstration starts `fewlabels up` as a user would
         "core.learning.launch",  # torchrun, where a job trains in several processes
     }

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from core.datasets.service import create_dataset
 from core.db.models import Job, Model, Snapshot
 from core.db.session import make_engine, session_factory
 from core.images.ingest import ImageLimits, IncomingFile, ingest
+from core.images.pool import DecodeLimits, DecodePool
 from core.jobs import outbox
 from core.jobs.queue import CeleryQueue, make_celery
 from core.jobs.states import FINISHED
@@ -214,13 +215,16 @@ def upload_digits(sessions: sessionmaker[Session], store: BlobStore) -> tuple[Ca
         buffer = io.BytesIO()
         Pillow.fromarray((pixels * 15).astype(np.uint8)).save(buffer, "PNG")
         files.append(IncomingFile(f"{number}.png", buffer.getvalue()))
-    limits = ImageLimits(max_bytes=10**6, max_pixels=10**6, max_images=10**6)
+    limits = DecodeLimits(max_bytes=10**6, max_pixels=10**6, seconds=10.0, memory_mb=512)
     with sessions.begin() as session:
         caller = Caller(ensure_project(session, "engine"), frozenset({"admin"}))
         dataset = create_dataset(
             session, caller, name="digits", test_fraction=0.15, validation_fraction=0.15
         )
-    assert ingest(sessions, store, dataset.id, files, limits=limits).added == IMAGES
+    limit = ImageLimits(max_images=10**6)
+    with closing(DecodePool(limits, processes=1)) as decoders:
+        report = ingest(sessions, store, dataset.id, files, limits=limit, decoders=decoders)
+    assert report.added == IMAGES
     with sessions.begin() as session:
         labels = [
             Assignment(number, f"digit {data.target[number]}", file=f"{number}.png")

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from core.db import imports, models  # noqa: F401 - the tables are known once imported
 from core.db.session import downgrade, upgrade
 from core.db.table import Table
+from core.images.formats import FORMATS
 
 SHA = "a" * 64
 IDS = {name: str(uuid4()) for name in ("project", "other", "dataset", "image", "job", "model")}
@@ -96,7 +97,7 @@ WRONG = {
     "empty name": "UPDATE datasets SET name = ''",
     "hash": "UPDATE images SET sha256 = 'x'",
     "flat image": "UPDATE images SET width = 0",
-    "format": "UPDATE images SET format = 'GIF'",
+    "format": "UPDATE images SET format = 'SVG'",
     "image twice": "INSERT INTO images SELECT gen_random_uuid(), dataset_id, sha256, width, "
     "height, format, greyscale, byte_count, now() FROM images",
     "label of nothing": "INSERT INTO labels VALUES (gen_random_uuid(), :dataset, 'x', now())",
@@ -125,6 +126,14 @@ WRONG = {
 def test_wrong_states_are_refused(engine: Engine, statement: str) -> None:
     with engine.connect() as connection, pytest.raises(IntegrityError):
         connection.execute(text(statement), IDS)
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_every_format_that_is_read_can_be_recorded(engine: Engine, image_format: str) -> None:
+    with engine.connect() as connection:
+        statement = text("UPDATE images SET format = :format")
+        assert connection.execute(statement, {"format": image_format}).rowcount == 1
 
 
 @pytest.mark.usefixtures("rows")

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -24,11 +25,14 @@ from core.db.session import make_engine, session_factory
 from core.errors import StoreUnavailable
 from core.images import imports
 from core.images.ingest import ImageLimits, IncomingFile, ingest
+from core.images.pool import DecodeLimits, DecodePool
+from core.images.thumbnails import thumbnail, thumbnail_keys
 from core.storage.folder import FolderStore
 from tests.integration.api.problems import picture
 from tests.jobs_database import fresh_database
 
-LIMITS = ImageLimits(max_bytes=10**6, max_pixels=10**6, max_images=100)
+LIMITS = ImageLimits(max_images=100)
+DECODING = DecodeLimits(max_bytes=10**6, max_pixels=10**6, seconds=10.0, memory_mb=512)
 NOW = timedelta(seconds=-1)
 HOUR = timedelta(hours=1)
 
@@ -60,7 +64,9 @@ def add(sessions: sessionmaker[Session], store: FolderStore, caller: Caller, *nu
     with sessions.begin() as session:
         dataset_id = create_dataset(session, caller, name=uuid4().hex).id
     files = [IncomingFile(f"{n}.png", picture(n)) for n in numbers]
-    assert ingest(sessions, store, dataset_id, files, limits=LIMITS).added == len(numbers)
+    with closing(DecodePool(DECODING, processes=1)) as decoders:
+        report = ingest(sessions, store, dataset_id, files, limits=LIMITS, decoders=decoders)
+    assert report.added == len(numbers)
     return dataset_id
 
 
@@ -183,6 +189,19 @@ def test_orphans_are_found_and_marked(
     assert blobs.sweep(sessions, store, grace=NOW) == 3
     assert list(blobs.orphans(sessions, store)) == []
     assert store.exists(f"snapshots/{frozen}")
+
+
+def test_thumbnails_go_with_their_image(
+    sessions: sessionmaker[Session], store: FolderStore, caller: Caller
+) -> None:
+    dataset_id = add(sessions, store, caller, 11)
+    sha256 = key_of(11).partition("/")[2]
+    assert thumbnail(store, sha256, 128)
+    assert len(list(store.keys("thumbnails"))) == 1
+    with sessions.begin() as session:
+        delete_dataset(session, caller, dataset_id)
+    assert blobs.sweep(sessions, store, grace=NOW, made_from=thumbnail_keys) == 1
+    assert list(store.keys("thumbnails")) == []
 
 
 def test_an_import_whose_process_died_is_no_longer_running(

@@ -101,6 +101,7 @@ def test_another_projects_things_are_not_there(
         ("GET", f"/datasets/{dataset_id}/images", None),
         ("PUT", f"/datasets/{dataset_id}/labels", labels),
         ("GET", f"/images/{image_id}/content", None),
+        ("GET", f"/images/{image_id}/thumbnail", None),
         ("POST", "/jobs", body),
         ("POST", "/jobs", {"stage": "finetune", "dataset_id": own, "model_id": model_id}),
         ("POST", "/jobs", {"stage": "finetune", "dataset_id": own, "needs": job_id}),

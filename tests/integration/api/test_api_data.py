@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 from fastapi.testclient import TestClient
 
+from core.images.formats import FORMATS
 from tests.integration.api.problems import assert_problem, picture, pictures
 from tests.unit.images.archive_samples import tar_of, zip_of
 
@@ -106,7 +107,7 @@ def test_labels_as_json_and_csv(client: TestClient, add_dataset: Add) -> None:
     assert names_of(client, dataset_id, labelled=False) == ["a/p0.png", "a/p2.png"]
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_image_content_is_what_was_uploaded(
     client: TestClient, add_dataset: Add, kind: str
 ) -> None:
@@ -118,10 +119,15 @@ def test_image_content_is_what_was_uploaded(
     assert answer.headers["content-type"] == f"image/{kind.lower()}"
     assert answer.headers["etag"] == f'"{hashlib.sha256(data).hexdigest()}"'
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    shown = "attachment" if kind == "TIFF" else "inline"
+    name = f"{answer.headers['etag'][1:17]}.{kind.lower()}"
+    assert answer.headers["content-disposition"] == f'{shown}; filename="{name}"'
     assert "immutable" in answer.headers["cache-control"]
     known = {"if-none-match": answer.headers["etag"]}
     assert client.get(f"/images/{item['id']}/content", headers=known).status_code == 304
     assert (item["width"], item["height"], item["bytes"]) == (24, 16, len(data))
+    assert item["format"] == kind
 
 
 def test_dataset_stays_while_a_job_needs_it(client: TestClient, add_dataset: Add) -> None:

@@ -51,7 +51,7 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 
 def test_a_folder_without_images(tmp_path: Path) -> None:
     labels = write_csv(tmp_path, "file,label\n")
-    with pytest.raises(ImagesUnusable, match=r"found no .*webp files"):
+    with pytest.raises(ImagesUnusable, match=r"found no .*gif files"):
         read_folder(tmp_path, labels)
 
 

@@ -13,8 +13,10 @@ from PIL import Image
 from core.errors import ImageInvalid
 from core.images.decoding import decode
 from core.images.headers import orientation
+from tests.unit.images.raw_samples import bmp
 
 MUTATIONS = 2000
+MAGICS = (b"BM", b"GIF89a", b"GIF87a\1\0\1\0\0\0\0", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08")
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
 
 
@@ -44,6 +46,14 @@ def seeds() -> dict[str, bytes]:
         "webp": encode(rgb, "WEBP", exif=exif),
         "webp-lossless": encode(rgba, "WEBP", lossless=True),
         "webp-animated": encode(rgb, "WEBP", save_all=True, append_images=[rgb.rotate(180)]),
+        "tiff": encode(rgba, "TIFF", exif=exif, icc_profile=bytes(300)),
+        "tiff-lzw-16": encode(Image.fromarray(wide_HW), "TIFF", compression="tiff_lzw"),
+        "tiff-jpeg": encode(rgb, "TIFF", compression="jpeg"),
+        "tiff-palette": encode(rgb.quantize(8), "TIFF", compression="packbits"),
+        "bmp": encode(rgb, "BMP"),
+        "bmp-runs": bmp(9, 2, b"\x09\x01\0\0\4\0\0\3\0\2\1\0\0\1", bits=8, compression=1),
+        "gif": encode(rgb, "GIF", transparency=3, interlace=1),
+        "gif-animated": encode(rgb, "GIF", save_all=True, append_images=[rgb.rotate(180)]),
     }
 
 
@@ -88,7 +98,13 @@ def test_mutated_files_decode_or_are_invalid(name: str) -> None:
 
 def test_random_bytes_after_a_magic_number() -> None:
     chance = random.Random(3)
-    for magic in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x10\0\0\0WEBPVP8X", b"RIFF"):
+    for magic in (
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"RIFF\x10\0\0\0WEBPVP8X",
+        b"RIFF",
+        *MAGICS,
+    ):
         for _ in range(300):
             with pytest.raises(ImageInvalid):
                 decode(magic + chance.randbytes(200), max_bytes=2**20, max_pixels=2**18)

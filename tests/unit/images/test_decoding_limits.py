@@ -20,7 +20,10 @@ from tests.unit.images.image_samples import MIB, chunk, encode, exif, gradient, 
     [
         (b"", r"empty \(0 bytes\)"),
         (b"%PDF-1.7\n", "a PDF document"),
-        (b"GIF89a" + bytes(20), "a GIF image"),
+        (b"GIF89a" + bytes(20), "the GIF image is truncated after 26 bytes"),
+        (b"II+\0\x08\0\0\0" + bytes(20), "a BigTIFF image"),
+        (b"BM", "BMP image is truncated after 2 bytes"),
+        (b"II*\0", "TIFF image is truncated after 4 bytes"),
         (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC"),
         (b"PK\x03\x04", "a zip archive"),
         (b"hello", "68 65 6c 6c 6f"),
@@ -34,9 +37,9 @@ def test_what_is_not_an_image_is_named(data: bytes, said: str) -> None:
         read(data)
 
 
-@pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "PPM"])
+@pytest.mark.parametrize("kind", ["PPM", "TGA", "ICO", "JPEG2000", "SGI"])
 def test_other_formats_are_refused(kind: str) -> None:
-    with pytest.raises(ImageInvalid, match="not a JPEG, PNG or WebP image"):
+    with pytest.raises(ImageInvalid, match="not a JPEG, PNG, WebP, BMP, TIFF or GIF image"):
         read(encode(gradient(), kind))
 
 
@@ -96,7 +99,10 @@ def test_no_size_is_refused(kind: str) -> None:
         read(data)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "progressive", "WEBP", "lossless", "animated"])
+TRUNCATED = ["PNG", "JPEG", "progressive", "WEBP", "lossless", "animated", "BMP", "GIF", "frames"]
+
+
+@pytest.mark.parametrize("kind", [*TRUNCATED, "TIFF", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
 def test_truncation_anywhere_is_refused(kind: str) -> None:
     image = gradient()
     data = {
@@ -108,7 +114,13 @@ def test_truncation_anywhere_is_refused(kind: str) -> None:
         "animated": lambda: encode(
             image, "WEBP", save_all=True, append_images=[Image.new("L", image.size)]
         ),
-    }[kind]()
+        "BMP": lambda: encode(image, "BMP"),
+        "GIF": lambda: encode(image, "GIF"),
+        "frames": lambda: encode(
+            image, "GIF", save_all=True, append_images=[Image.new("L", image.size)]
+        ),
+        "TIFF": lambda: encode(image, "TIFF"),
+    }.get(kind, lambda: encode(image, "TIFF", compression=kind))()
     read(data)
     for length in range(len(data)):
         with pytest.raises(ImageInvalid):

@@ -28,6 +28,7 @@ from core.registry.artifact import WEIGHTS, ModelSource, sha256_of, stored_files
 from core.storage.folder import FolderStore
 from tests.tiny_models import CLASSES, SIDE, tiny_source
 from tests.unit.images.image_samples import encode, exif, gradient
+from tests.unit.images.profile_samples import P3, screen, srgb_curve
 
 Pixels = NDArray[np.uint8]
 
@@ -220,6 +221,12 @@ KINDS = {
     "alpha": encode(gradient().convert("RGBA")),
     "palette": encode(gradient().convert("P")),
     "cmyk": encode(gradient().convert("CMYK"), "JPEG"),
+    "tiff of sixteen bits": encode(
+        Image.fromarray(np.arange(0, 65_000, 13, dtype=np.uint16).reshape(50, 100)), "TIFF"
+    ),
+    "gif": encode(gradient(), "GIF"),
+    "bmp": encode(gradient(), "BMP"),
+    "display p3": encode(gradient(), "JPEG", icc_profile=screen(P3, srgb_curve())),
     "the very size": encode(gradient(SIDE, SIDE)),
     "one row": encode(Image.new("RGB", (300, 1), (9, 99, 199))),
 }

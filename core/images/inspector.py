@@ -1,0 +1,77 @@
+"""A process that decodes files to see whether they are images: `python -m core.images.inspector`.
+
+Its standard input is a socket to `core.images.pool`. It has no settings, no database and no
+store, writes no files, and ends when the other side does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import resource
+import signal
+import socket
+from dataclasses import dataclass
+
+from core.errors import ImageInvalid
+from core.images.decoding import decode
+from core.images.frames import READY, Verdict, line_of, read_files
+
+OPEN_FILES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    max_bytes: int
+    max_pixels: int
+    seconds: float
+    memory_mb: int
+
+
+def main() -> None:
+    """Answer every file with a line until there are no more messages."""
+    limits = _limits()
+    # Ctrl-C in a terminal is the API's affair.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = socket.socket(fileno=0)
+    stream = channel.makefile("rb")
+    _confine(limits.memory_mb)
+    channel.sendall(READY)
+    while files := read_files(stream):
+        for data in files:
+            # Processor time, so that a busy machine refuses nothing. The signal ends the process
+            # in the midst of a decoder, too, where no handler of Python's would run.
+            signal.setitimer(signal.ITIMER_PROF, limits.seconds)
+            verdict = _inspect(data, limits)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            channel.sendall(line_of(verdict))
+
+
+def _limits() -> _Limits:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("max_bytes", type=int)
+    parser.add_argument("max_pixels", type=int)
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("memory_mb", type=int)
+    given = parser.parse_args()
+    return _Limits(given.max_bytes, given.max_pixels, given.seconds, given.memory_mb)
+
+
+def _confine(memory_mb: int) -> None:
+    bytes_ = memory_mb * 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (bytes_, bytes_))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    gc.freeze()
+
+
+def _inspect(data: bytes, limits: _Limits) -> Verdict:
+    try:
+        return decode(data, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels).info
+    except ImageInvalid as error:
+        return error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Uploads are decoded in processes of their own, with limits on time and memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from core.config import Settings, bare_environment
+from core.errors import DecodersUnavailable, ImageTooCostly
+from core.images.frames import READY, Verdict, packed, verdict_of
+from core.telemetry import logger
+
+log = logger(__name__)
+MESSAGE_FILES = 16
+MESSAGE_BYTES = 4 * 2**20
+RECEIVE_BYTES = 65_536
+MOST_RECEIVED = 2**20  # a verdict has some hundred bytes
+START_SECONDS = 60.0
+END_SECONDS = 2.0
+# The limit is on processor time. Where a machine is busy that takes longer, but not for ever.
+PATIENCE, PATIENCE_SECONDS = 4.0, 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeLimits:
+    """Of one file: bytes and pixels; of decoding it: processor time, and the process's memory."""
+
+    max_bytes: int
+    max_pixels: int
+    seconds: float
+    memory_mb: int
+
+
+class DecodePool:
+    """Processes that say what files are; any number of threads may ask.
+
+    They start when they are first needed. One that a file has ended is replaced.
+    """
+
+    def __init__(self, limits: DecodeLimits, *, processes: int) -> None:
+        """Nothing is started yet."""
+        self._limits = limits
+        self._processes = processes
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="decode")
+        # One place for each thread, so that a thread always finds one.
+        self._places: SimpleQueue[_Worker | None] = SimpleQueue()
+        for _ in range(processes):
+            self._places.put(None)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> DecodePool:
+        """The pool that the settings ask for."""
+        limits = DecodeLimits(
+            max_bytes=settings.max_image_bytes,
+            max_pixels=settings.max_image_pixels,
+            seconds=settings.decode_seconds,
+            memory_mb=settings.decode_memory_mb,
+        )
+        wanted = settings.decode_processes
+        return cls(limits, processes=(os.cpu_count() or 1) if wanted == "auto" else wanted)
+
+    def inspect(self, files: Sequence[bytes]) -> list[Verdict]:
+        """For each file what it is, or why it cannot be used; in order.
+
+        Raises:
+            DecodersUnavailable: A process does not start.
+        """
+        parts = _parts(files, most=-(-len(files) // self._processes))
+        return [verdict for part in self._threads.map(self._inspect, parts) for verdict in part]
+
+    def close(self) -> None:
+        """End the processes, once nobody asks any more."""
+        self._threads.shutdown()
+        while not self._places.empty():
+            if worker := self._places.get():
+                worker.close()
+
+    def _inspect(self, files: Sequence[bytes]) -> list[Verdict]:
+        worker = self._places.get()
+        verdicts: list[Verdict] = []
+        try:
+            while len(verdicts) < len(files):
+                if worker and not worker.alive:
+                    worker.close()
+                    worker = None
+                worker = worker or _Worker(self._limits)
+                verdicts += worker.inspect(files[len(verdicts) :])
+        finally:
+            self._places.put(worker)
+        return verdicts
+
+
+def _parts(files: Sequence[bytes], *, most: int) -> Iterator[Sequence[bytes]]:
+    """Messages of up to so many files: all processes get some, and none gets much at once."""
+    start, size = 0, 0
+    for index, data in enumerate(files):
+        full = index - start >= min(most, MESSAGE_FILES) or size + len(data) > MESSAGE_BYTES
+        if full and index > start:
+            yield files[start:index]
+            start, size = index, 0
+        size += len(data)
+    if start < len(files):
+        yield files[start:]
+
+
+class _Worker:
+    """One process and the socket to it; used by one thread at a time."""
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+        self._patience = PATIENCE * limits.seconds + PATIENCE_SECONDS
+        self._received = b""
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            self._process = self._start(theirs)
+        self._channel.settimeout(START_SECONDS)
+        try:
+            started = self._line() + b"\n" == READY
+        except OSError:
+            started = False
+        if not started:
+            self._end()
+            raise DecodersUnavailable(
+                "the process that decodes uploads does not start "
+                f"(it ended with {self._process.returncode}); its own words are in the server's log"
+            )
+        self._channel.settimeout(self._patience)
+
+    def _start(self, channel: socket.socket) -> subprocess.Popen[bytes]:
+        limits = self._limits
+        figures = (limits.max_bytes, limits.max_pixels, limits.seconds, limits.memory_mb)
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", "core.images.inspector", *map(str, figures)],
+                stdin=channel.fileno(),
+                stdout=subprocess.DEVNULL,
+                # Each thread of a matrix library would reserve memory that the limit counts.
+                env={**bare_environment(), "OPENBLAS_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._channel.close()
+            raise DecodersUnavailable(
+                f"the process that decodes uploads cannot be started: {error}"
+            ) from error
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
+    def inspect(self, files: Sequence[bytes]) -> list[Verdict]:
+        """Verdicts in order; the last one may be on the file that ended the process."""
+        verdicts: list[Verdict] = []
+        try:
+            self._channel.sendall(packed(files))
+            while len(verdicts) < len(files):
+                verdicts.append(verdict_of(self._line()))
+        except TimeoutError:
+            self._end()
+            verdicts.append(self._refusal(f"did not end in {self._patience:g} s"))
+        except (OSError, ValueError, RecursionError) as error:
+            self._end()
+            log.warning("a file ended the process that decoded it", error=repr(error))
+            verdicts.append(self._refusal(self._cause()))
+        return verdicts
+
+    def close(self) -> None:
+        """End the process, which has nothing to do."""
+        self._channel.close()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._end()
+
+    def _line(self) -> bytes:
+        while b"\n" not in self._received:
+            piece = self._channel.recv(RECEIVE_BYTES)
+            if not piece:
+                raise ConnectionResetError("the decoding process has ended")
+            self._received += piece
+            if len(self._received) > MOST_RECEIVED:
+                raise ValueError("the decoding process says more than it was asked")
+        line, _, self._received = self._received.partition(b"\n")
+        return line
+
+    def _end(self) -> None:
+        self._channel.close()
+        # One that is about to end by itself says better why than by our signal.
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_SECONDS / 10)
+        self._process.kill()
+        self._process.wait()
+
+    def _cause(self) -> str:
+        code = self._process.returncode
+        if code == -signal.SIGPROF:
+            return f"took more than the {self._limits.seconds:g} s of processor time allowed"
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"ended the process that did it ({how})"
+
+    def _refusal(self, what: str) -> ImageTooCostly:
+        return ImageTooCostly(f"decoding the image {what}")
