@@ -31,9 +31,10 @@ from api.routes import (
     jobs,
     labels,
     models,
+    snapshots,
 )
-from api.schemas.datasets import LabelsIn
 from api.schemas.inference import InferenceIn
+from api.schemas.labels import LabelsIn
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
 from core.jobs import outbox
@@ -55,6 +56,7 @@ TAGS = {
     "datasets": "Named sets of images and labels.",
     "images": "Upload, list, get back.",
     "labels": "The few that people gave.",
+    "snapshots": "Datasets as jobs froze them.",
     "jobs": "The three stages: pretrain, finetune, distill.",
     "models": "What jobs made, with metrics and lineage.",
     "aliases": "Stable names that applications call.",
@@ -89,7 +91,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestContext)
     app.include_router(images.uploads, max_body_size=settings.max_upload_bytes)
     app.include_router(inference.router, max_body_size=settings.max_inference_bytes)
-    for module in (datasets, augmentations, images, labels, jobs, models, aliases, health):
+    for module in (
+        datasets,
+        augmentations,
+        images,
+        labels,
+        snapshots,
+        jobs,
+        models,
+        aliases,
+        health,
+    ):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

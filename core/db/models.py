@@ -15,6 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from core.db import labelling  # noqa: F401 - its tables belong to the metadata
 from core.db.table import Json, Table, creation_time, name_length, primary_id
 
 

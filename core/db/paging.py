@@ -12,10 +12,11 @@ from uuid import UUID
 from sqlalchemy import Select, tuple_
 from sqlalchemy.orm import Session
 
+from core.db.labelling import LabelChange
 from core.db.models import Dataset, Image, Job, Model
 from core.errors import RequestInvalid
 
-RowT = TypeVar("RowT", Dataset, Image, Job, Model)
+RowT = TypeVar("RowT", Dataset, Image, Job, LabelChange, Model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,12 @@ WRONG = {
     "height, format, greyscale, byte_count, now() FROM images",
     "label of nothing": "INSERT INTO labels VALUES (gen_random_uuid(), :dataset, 'x', now())",
     "empty label": "INSERT INTO labels VALUES (:image, :dataset, '', now())",
+    "no change": "INSERT INTO label_changes VALUES (gen_random_uuid(), :dataset, :image, NULL, "
+    "'local', 'x', 'x', now())",
+    "no change from nothing": "INSERT INTO label_changes VALUES (gen_random_uuid(), :dataset, "
+    ":image, NULL, 'local', NULL, NULL, now())",
+    "split": "INSERT INTO image_splits VALUES (:image, :dataset, 'holdout')",
+    "split of another dataset": "INSERT INTO image_splits VALUES (:image, :other, 'test')",
     "state": "UPDATE jobs SET state = 'dancing'",
     "running without lease": "UPDATE jobs SET state = 'running', finished_at = NULL",
     "failed without reason": "UPDATE jobs SET state = 'failed'",
