@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -27,12 +27,14 @@ from api.uploads import (
 from core.auth import Caller
 from core.config import Settings
 from core.datasets import service
+from core.datasets.folders import NamedContent, label_by_folder, noting
 from core.errors import (
     ArchiveInvalid,
     ArchiveTooLarge,
     BodyTooLarge,
     DatasetNotFound,
     ImageNotFound,
+    LabelsInvalid,
     TooManyImages,
 )
 from core.images.ingest import ImageLimits, IncomingFile, IngestReport, image_key, ingest
@@ -70,7 +72,12 @@ UPLOAD_BODY: dict[str, Any] = {
     "/datasets/{dataset_id}/images",
     response_model=UploadOut,
     responses=responses(
-        DatasetNotFound, ArchiveInvalid, ArchiveTooLarge, BodyTooLarge, TooManyImages
+        DatasetNotFound,
+        ArchiveInvalid,
+        ArchiveTooLarge,
+        BodyTooLarge,
+        TooManyImages,
+        LabelsInvalid,
     ),
     openapi_extra=UPLOAD_BODY,
     summary="Add images: multipart files, or a zip or tar archive as the body",
@@ -82,11 +89,15 @@ async def upload_images(
     caller: WriteCaller,
     store: StoreDep,
     settings: SettingsDep,
+    labels: Annotated[
+        Literal["folders"] | None,
+        Query(description="`folders`: the innermost folder of each file is its image's label."),
+    ] = None,
 ) -> IngestReport:
     """Files that are not images that can be used are listed one by one and stop nothing."""
     sessions = request.app.state.sessions
     await run_in_threadpool(_refuse_early, sessions, caller, dataset_id)
-    add = _Adder(session, caller, dataset_id, store, settings)
+    add = _Adder(session, caller, dataset_id, store, settings, by_folder=labels == "folders")
     if media_type(request) == MULTIPART:
         async with parsed_form(request, max_files=settings.max_upload_files) as form:
             files = incoming_from_form(form_files(form), max_bytes=settings.max_image_bytes)
@@ -111,9 +122,11 @@ class _Adder:
         dataset_id: UUID,
         store: BlobStore,
         settings: Settings,
+        *,
+        by_folder: bool,
     ) -> None:
         self.session, self.caller, self.dataset_id = session, caller, dataset_id
-        self.store = store
+        self.store, self.by_folder, self.max_classes = store, by_folder, settings.max_classes
         self.limits = ImageLimits(
             max_bytes=settings.max_image_bytes,
             max_pixels=settings.max_image_pixels,
@@ -122,7 +135,17 @@ class _Adder:
 
     def __call__(self, files: Iterable[IncomingFile]) -> IngestReport:
         dataset = service.get_dataset(self.session, self.caller, self.dataset_id, lock=True)
-        return ingest(self.session, self.store, dataset, files, limits=self.limits)
+        if not self.by_folder:
+            return ingest(self.session, self.store, dataset, files, limits=self.limits)
+        noted: list[NamedContent] = []
+        seen = noting(files, noted)
+        report = ingest(self.session, self.store, dataset, seen, limits=self.limits)
+        found = label_by_folder(
+            self.session, self.caller, dataset, noted, max_classes=self.max_classes
+        )
+        report.labelled = found.labelled
+        report.lines += found.lines
+        return report
 
 
 @router.get(

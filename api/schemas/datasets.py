@@ -87,15 +87,17 @@ class ImagePage(BaseModel):
 
 
 class ReportLineOut(BaseModel):
-    """A file that was not added, and why."""
+    """A file that was not added, or not labelled by its folder, and why."""
 
     model_config = ConfigDict(from_attributes=True)
 
     file: str
-    outcome: str = Field(description="`duplicate` or `rejected`")
+    outcome: str = Field(description="`duplicate`, `rejected` or `unlabelled`")
     code: str
     detail: str
-    image_id: UUID | None = Field(description="The image that a duplicate is the same as.")
+    image_id: UUID | None = Field(
+        description="The image that a duplicate is the same as, or that was not labelled."
+    )
 
 
 class UploadOut(BaseModel):
@@ -106,4 +108,8 @@ class UploadOut(BaseModel):
     added: int
     duplicates: int
     rejected: int
-    lines: list[ReportLineOut] = Field(description="One for every file that was not added.")
+    labelled: int = Field(description="Images that have the class of their folder as label now.")
+    lines: list[ReportLineOut] = Field(
+        description="One for every file that was not added; with `labels=folders` also one for "
+        "every image in a folder that did not get its label."
+    )

@@ -48,7 +48,7 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class ReportLine:
-    """A file that was not added, and why."""
+    """A file that was not added, or not labelled by its folder, and why."""
 
     file: str
     outcome: str
@@ -64,6 +64,7 @@ class IngestReport:
     added: int = 0
     duplicates: int = 0
     rejected: int = 0
+    labelled: int = 0
     lines: list[ReportLine] = field(default_factory=list)
 
     def reject(self, name: str, code: str, detail: str) -> None:
