@@ -66,7 +66,7 @@ def label_by_folder(
     take_turn(session, dataset)
     found = find_images(session, dataset.id, [Reference(sha256=file.sha256) for file in files])
     classes, lines = _classes(found, files)
-    before = labels_of(session, sorted(classes))
+    before = labels_of(session, classes)
     labels: dict[UUID, str | None] = {}
     for image_id, named in classes.items():
         folder, name = next(iter(named.items()))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, literal, select
 from sqlalchemy.orm import Session
 
 from core.auth import Caller
+from core.db.arrays import rows_of
 from core.db.labelling import LabelChange
 from core.db.models import Dataset
 from core.db.paging import Page, fetch_page
@@ -28,20 +29,18 @@ def record_changes(
     session: Session, caller: Caller, dataset_id: UUID, changes: Sequence[Change]
 ) -> None:
     """Write changes of labels down, with the key of the caller."""
-    rows = [
-        {
-            "id": uuid4(),
-            "dataset_id": dataset_id,
-            "image_id": change.image_id,
-            "key_id": caller.key_id,
-            "key_name": caller.key_name,
-            "from_class": change.from_class,
-            "to_class": change.to_class,
-        }
-        for change in changes
-    ]
-    if rows:
-        session.execute(insert(LabelChange), rows)
+    if not changes:
+        return
+    given = rows_of(
+        image_id=("uuid", [change.image_id for change in changes]),
+        from_class=("text", [change.from_class for change in changes]),
+        to_class=("text", [change.to_class for change in changes]),
+    )
+    who = {"dataset_id": dataset_id, "key_id": caller.key_id, "key_name": caller.key_name}
+    same = [literal(value, LabelChange.__table__.c[name].type) for name, value in who.items()]
+    rows = select(func.gen_random_uuid(), given, *same)
+    columns = ["id", "image_id", "from_class", "to_class", *who]
+    session.execute(insert(LabelChange).from_select(columns, rows, include_defaults=False))
 
 
 def list_changes(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum, auto
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from core.auth import Caller
 from core.datasets.history import Change, record_changes
-from core.datasets.references import Reference, find_images, parts
+from core.datasets.references import Reference, find_images
 from core.datasets.snapshot import Split
+from core.db.arrays import rows_of
 from core.db.labelling import ImageSplit
 from core.db.models import Dataset, Label
 from core.errors import LabelsInvalid
@@ -111,7 +112,7 @@ def put_labels(
     labels = {image_id: w["label"] for image_id, w in wanted.items() if "label" in w}
     splits = {image_id: w["split"] for image_id, w in wanted.items() if "split" in w}
     write_labels(session, caller, dataset, labels, max_classes=max_classes)
-    _write_splits(session, dataset.id, splits)
+    _replace(session, ImageSplit.split, dataset.id, splits)
     removed = sum(label is None for label in labels.values())
     return LabelReport(
         labelled=len(labels) - removed,
@@ -131,13 +132,12 @@ def take_turn(session: Session, dataset: Dataset) -> None:
     session.execute(turn)
 
 
-def labels_of(session: Session, image_ids: Sequence[UUID]) -> dict[UUID, str]:
+def labels_of(session: Session, image_ids: Collection[UUID]) -> dict[UUID, str]:
     """The classes of those of the images that have one."""
-    found: dict[UUID, str] = {}
-    for part in parts(image_ids):
-        rows = select(Label.image_id, Label.class_name).where(Label.image_id.in_(part))
-        found.update((image_id, name) for image_id, name in session.execute(rows))
-    return found
+    asked = rows_of(image_id=("uuid", list(image_ids)))
+    labels = select(Label.image_id, Label.class_name)
+    rows = session.execute(labels.join(asked, asked.c.image_id == Label.image_id))
+    return {row.image_id: row.class_name for row in rows}
 
 
 def class_names(session: Session, dataset_id: UUID) -> list[str]:
@@ -161,38 +161,39 @@ def write_labels(
     Raises:
         LabelsInvalid: The dataset would have too many classes.
     """
-    before = labels_of(session, sorted(labels))
+    before = labels_of(session, labels)
     changes = [
         Change(image_id, before.get(image_id), label)
         for image_id, label in labels.items()
         if before.get(image_id) != label
     ]
-    for part in parts(sorted(c.image_id for c in changes if c.to_class is None)):
-        session.execute(delete(Label).where(Label.image_id.in_(part)))
-    for batch in parts([c for c in changes if c.to_class is not None]):
-        values: list[dict[str, Any]] = [
-            {"image_id": c.image_id, "dataset_id": dataset.id, "class_name": c.to_class}
-            for c in batch
-        ]
-        put = insert(Label).values(values)
-        fresh = {"class_name": put.excluded.class_name, "updated_at": func.clock_timestamp()}
-        session.execute(put.on_conflict_do_update(index_elements=["image_id"], set_=fresh))
+    _replace(session, Label.class_name, dataset.id, {c.image_id: c.to_class for c in changes})
     record_changes(session, caller, dataset.id, changes)
     classes = select(func.count(Label.class_name.distinct())).where(Label.dataset_id == dataset.id)
     if changes and (found := session.scalar(classes) or 0) > max_classes:
         raise LabelsInvalid(f"labels: found {found} classes; at most {max_classes} are allowed")
 
 
-def _write_splits(session: Session, dataset_id: UUID, splits: dict[UUID, str | None]) -> None:
-    gone = sorted(image_id for image_id, split in splits.items() if split is None)
-    for part in parts(gone):
-        session.execute(delete(ImageSplit).where(ImageSplit.image_id.in_(part)))
-    given = sorted((image_id, split) for image_id, split in splits.items() if split is not None)
-    for batch in parts(given):
-        put = insert(ImageSplit).values(
-            [{"image_id": i, "dataset_id": dataset_id, "split": split} for i, split in batch]
-        )
-        fresh = {"split": put.excluded.split}
+def _replace(
+    session: Session,
+    value: InstrumentedAttribute[str],
+    dataset_id: UUID,
+    wanted: Mapping[UUID, str | None],
+) -> None:
+    """Put the values into their column, a row an image; the rows of images without one go."""
+    table = value.class_
+    gone = [image_id for image_id, said in wanted.items() if said is None]
+    kept = {image_id: said for image_id, said in wanted.items() if said is not None}
+    if gone:
+        asked = rows_of(image_id=("uuid", gone))
+        session.execute(delete(table).where(table.image_id == asked.c.image_id))
+    if kept:
+        given = rows_of(image_id=("uuid", list(kept)), said=("text", list(kept.values())))
+        rows = select(given.c.image_id, literal(dataset_id), given.c.said)
+        put = insert(table).from_select(["image_id", "dataset_id", value.key], rows)
+        fresh: dict[str, Any] = {value.key: put.excluded[value.key]}
+        if table is Label:
+            fresh["updated_at"] = func.clock_timestamp()
         session.execute(put.on_conflict_do_update(index_elements=["image_id"], set_=fresh))
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from core.db.arrays import rows_of
 from core.db.models import Image, ImageName
 from core.errors import LabelsInvalid
 from core.images.ingest import stored_name
-
-RowT = TypeVar("RowT")
-STATEMENT_ROWS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +47,11 @@ class FoundImages:
         """
         ways: list[tuple[Reference, set[UUID]]] = []
         if reference.image_id is not None:
-            way = Reference(image_id=reference.image_id)
-            ways.append((way, {reference.image_id} & self.by_id))
+            known = {reference.image_id} & self.by_id
+            ways.append((Reference(image_id=reference.image_id), known))
         if reference.sha256 is not None:
-            way = Reference(sha256=reference.sha256)
-            ways.append((way, self.by_sha256.get(reference.sha256, set())))
+            known = self.by_sha256.get(reference.sha256, set())
+            ways.append((Reference(sha256=reference.sha256), known))
         if reference.file is not None:
             ways.append((Reference(file=reference.file), self._named(reference.file)))
         for way, images in ways:
@@ -78,18 +76,19 @@ def find_images(
     session: Session, dataset_id: UUID, references: Collection[Reference]
 ) -> FoundImages:
     """Look up all that the references name, in a few statements."""
-    ids = {r.image_id for r in references if r.image_id is not None}
-    hashes = {r.sha256 for r in references if r.sha256 is not None}
+    ids = rows_of(id=("uuid", list({r.image_id for r in references} - {None})))
+    hashes = rows_of(sha256=("text", list({r.sha256 for r in references} - {None})))
     names = {name for r in references if r.file is not None for name in spellings(r.file)}
     own = Image.dataset_id == dataset_id
-    known: set[UUID] = set()
-    for part in parts(sorted(ids)):
-        known.update(session.scalars(select(Image.id).where(own, Image.id.in_(part))))
-    by_sha256: dict[str, set[UUID]] = {}
-    for hashes_part in parts(sorted(hashes)):
-        statement = select(Image.sha256, Image.id).where(own, Image.sha256.in_(hashes_part))
-        by_sha256.update((sha256, {image_id}) for sha256, image_id in session.execute(statement))
-    return FoundImages(known, by_sha256, _resolve_names(session, dataset_id, names))
+    known = session.scalars(select(Image.id).where(own).join(ids, ids.c.id == Image.id))
+    by_sha256 = session.execute(
+        select(Image.sha256, Image.id).where(own).join(hashes, hashes.c.sha256 == Image.sha256)
+    )
+    return FoundImages(
+        by_id=set(known),
+        by_sha256={sha256: {image_id} for sha256, image_id in by_sha256},
+        by_name=_resolve_names(session, dataset_id, names),
+    )
 
 
 def spellings(file: str) -> list[str]:
@@ -97,12 +96,6 @@ def spellings(file: str) -> list[str]:
     # As it is listed; as an upload would keep it; without the blanks beside a comma of a CSV.
     trimmed = file.strip() or file
     return list(dict.fromkeys((file, stored_name(file), stored_name(trimmed))))
-
-
-def parts(items: Iterable[RowT]) -> Iterator[Sequence[RowT]]:
-    """Parts that fit into one statement: Postgres takes 65,535 parameters."""
-    rows = list(items)
-    return (rows[start : start + STATEMENT_ROWS] for start in range(0, len(rows), STATEMENT_ROWS))
 
 
 def _resolve_names(session: Session, dataset_id: UUID, names: set[str]) -> dict[str, set[UUID]]:
@@ -117,12 +110,9 @@ def _look_up(
     session: Session, dataset_id: UUID, names: set[str], column: Any
 ) -> dict[str, set[UUID]]:
     found: dict[str, set[UUID]] = defaultdict(set)
-    for part in parts(sorted(names)):
-        rows = session.execute(
-            select(column, ImageName.image_id).where(
-                ImageName.dataset_id == dataset_id, column.in_(part)
-            )
-        )
-        for name, image_id in rows:
+    if names:
+        asked = rows_of(name=("text", list(names)))
+        statement = select(asked.c.name, ImageName.image_id).join(ImageName, asked.c.name == column)
+        for name, image_id in session.execute(statement.where(ImageName.dataset_id == dataset_id)):
             found[name].add(image_id)
     return dict(found)

@@ -173,6 +173,16 @@ def test_in_part_by_json(client: TestClient, dataset: str) -> None:
     assert "colour: " in report["problems"][2]["detail"]
 
 
+def test_all_wrong_lines_are_counted_and_the_first_are_listed(
+    client: TestClient, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.datasets.labels.REPORTED_PROBLEMS", 2)
+    body = {"labels": [{"file": f"no{number}.png", "label": "a"} for number in range(4)]}
+    report = put(client, dataset, body, partial=True)
+    assert (report["rejected"], report["class_names"]) == (4, [])
+    assert [problem["line"] for problem in report["problems"]] == [1, 2]
+
+
 @pytest.mark.usefixtures("unchanged")
 def test_what_is_no_list_of_labels_is_refused_in_part_as_well(
     client: TestClient, dataset_id: str
