@@ -147,7 +147,7 @@ async def _known(request: Request, error: Exception) -> JSONResponse:
 async def _validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     entries = error.errors()
-    faults = [_fault(entry) for entry in entries[:SHOWN_FAULTS]]
+    faults = [fault(entry) for entry in entries[:SHOWN_FAULTS]]
     malformed = any(entry["type"] == "json_invalid" for entry in entries)
     first = faults[0]
     more = f" (and {len(entries) - 1} more)" if len(entries) > 1 else ""
@@ -160,7 +160,8 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
     )
 
 
-def _fault(entry: Mapping[str, Any]) -> dict[str, Any]:
+def fault(entry: Mapping[str, Any]) -> dict[str, str]:
+    """What pydantic found wrong: which field, and what is allowed and was found."""
     location = [str(part) for part in entry["loc"]]
     if entry["type"] == "json_invalid":
         reason = entry.get("ctx", {}).get("error", entry["msg"])

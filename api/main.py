@@ -32,9 +32,10 @@ from api.routes import (
     jobs,
     labels,
     models,
+    snapshots,
 )
-from api.schemas.datasets import LabelsIn
 from api.schemas.inference import InferenceIn
+from api.schemas.labels import LabelsIn
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
 from core.images.pool import DecodePool
@@ -57,6 +58,7 @@ TAGS = {
     "datasets": "Named sets of images and labels.",
     "images": "Upload, list, get back.",
     "labels": "The few that people gave.",
+    "snapshots": "Datasets as jobs froze them.",
     "jobs": "The three stages: pretrain, finetune, distill.",
     "models": "What jobs made, with metrics and lineage.",
     "aliases": "Stable names that applications call.",
@@ -92,7 +94,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestContext)
     app.include_router(images.uploads, max_body_size=settings.max_upload_bytes)
     app.include_router(inference.router, max_body_size=settings.max_inference_bytes)
-    for module in (datasets, augmentations, images, imports, labels, jobs, models, aliases, health):
+    for module in (
+        datasets,
+        augmentations,
+        images,
+        imports,
+        labels,
+        snapshots,
+        jobs,
+        models,
+        aliases,
+        health,
+    ):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -25,10 +25,15 @@ KEY_PREFIX = "fl_"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the project that owns what may be seen, and what may be done there."""
+    """Who asks: the project that owns what may be seen, and what may be done there.
+
+    `key_id` and `key_name` are for records of who did what; no key is there without authentication.
+    """
 
     project_id: UUID
     scopes: frozenset[str]
+    key_id: UUID | None = None
+    key_name: str = "local"
 
     def may(self, scope: Scope) -> bool:
         """Whether the caller holds the scope; `admin` holds all."""
@@ -117,7 +122,7 @@ def verify_key(session: Session, secret: str) -> Caller:
         raise Unauthenticated("the API key is unknown, expired or revoked")
     if key.last_used_at is None or (now - key.last_used_at).total_seconds() > 60:
         key.last_used_at = now
-    return Caller(key.project_id, frozenset(key.scopes))
+    return Caller(key.project_id, frozenset(key.scopes), key.id, key.name)
 
 
 def local_caller(session: Session) -> Caller:

@@ -2,12 +2,11 @@
 
 from alembic import context
 
-from core.db import imports, models  # noqa: F401 - the tables are known once imported
-from core.db.table import Table
+from core.db.models import Project
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Table.metadata,
+    target_metadata=Project.metadata,
     compare_type=True,
     compare_server_default=True,
 )

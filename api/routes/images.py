@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -28,6 +28,7 @@ from api.uploads import (
 )
 from core.auth import Caller
 from core.datasets import service
+from core.datasets.folders import NamedContent, label_by_folder, noting
 from core.db.models import Image
 from core.errors import (
     ArchiveInvalid,
@@ -37,6 +38,7 @@ from core.errors import (
     FewlabelsError,
     ImageNotFound,
     InUse,
+    LabelsInvalid,
     Overloaded,
     TooManyImages,
 )
@@ -96,7 +98,12 @@ THUMBNAIL: dict[int | str, dict[str, Any]] = {
     "/datasets/{dataset_id}/images",
     response_model=UploadOut,
     responses=responses(
-        DatasetNotFound, ArchiveInvalid, ArchiveTooLarge, BodyTooLarge, TooManyImages
+        DatasetNotFound,
+        ArchiveInvalid,
+        ArchiveTooLarge,
+        BodyTooLarge,
+        TooManyImages,
+        LabelsInvalid,
     ),
     openapi_extra=UPLOAD_BODY,
     summary="Add images: multipart files, or a zip or tar archive as the body",
@@ -108,6 +115,10 @@ async def upload_images(
     store: StoreDep,
     decoders: DecodersDep,
     settings: SettingsDep,
+    labels: Annotated[
+        Literal["folders"] | None,
+        Query(description="`folders`: the innermost folder of each file is its image's label."),
+    ] = None,
 ) -> IngestReport:
     """Files that are not images that can be used are listed one by one and stop nothing.
 
@@ -117,7 +128,17 @@ async def upload_images(
 
     def add(files: Iterable[IncomingFile]) -> IngestReport:
         limits = ImageLimits(max_images=settings.max_images_per_dataset)
-        return ingest(sessions, store, dataset_id, files, limits=limits, decoders=decoders)
+        noted: list[NamedContent] = []
+        seen = noting(files, noted) if labels == "folders" else files
+        report = ingest(sessions, store, dataset_id, seen, limits=limits, decoders=decoders)
+        with sessions.begin() as session:
+            dataset = service.get_dataset(session, caller, dataset_id, lock=True)
+            found = label_by_folder(
+                session, caller, dataset, noted, max_classes=settings.max_classes
+            )
+        report.labelled = found.labelled
+        report.take(found.lines)
+        return report
 
     await run_in_threadpool(_check_owner, sessions, caller, dataset_id)
     if media_type(request) == MULTIPART:

@@ -1,33 +1,31 @@
-"""Labels, as JSON or CSV."""
+"""Labels: set as JSON or CSV, got back as CSV, with their history."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from functools import partial as bind
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 
-from api.auth import WriteCaller
-from api.dependencies import SessionDep, SettingsDep
+from api.auth import ReadCaller, WriteCaller
+from api.dependencies import Cursor, Limit, SessionDep, SettingsDep
+from api.downloads import attachment
 from api.errors import responses
+from api.label_lines import lines_of_csv, lines_of_json, write_csv
 from api.openapi import schema_of
-from api.schemas.datasets import LabelIn, LabelsIn, LabelsOut
+from api.schemas.labels import LabelChangeOut, LabelHistoryPage, LabelsIn, LabelsOut
 from api.uploads import media_type
 from core.datasets import service
-from core.datasets.labels import Assignment, LabelReport, put_labels
-from core.errors import BodyTooLarge, DatasetNotFound, LabelsInvalid, RequestInvalid
+from core.datasets.export import marked_images
+from core.datasets.history import list_changes
+from core.datasets.labels import LabelReport, put_labels
+from core.errors import BodyTooLarge, DatasetNotFound, LabelsInvalid
 
 router = APIRouter(tags=["labels"])
-EXTRA = "columns too many"
-FIELDS = ("file", "image_id", "label")
 CSV_EXAMPLE = "file,label\na.png,bolt\nb.png,nut\n"
+CSV_ANSWER = "image_id,sha256,file,label,split\r\n"
 LABELS_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -37,6 +35,12 @@ LABELS_BODY: dict[str, Any] = {
         },
     }
 }
+LABELS_FILE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A line for each image with a label or a given split, as PUT takes it.",
+        "content": {"text/csv": {"schema": {"type": "string"}, "example": CSV_ANSWER}},
+    }
+}
 
 
 @router.put(
@@ -44,7 +48,7 @@ LABELS_BODY: dict[str, Any] = {
     response_model=LabelsOut,
     responses=responses(DatasetNotFound, LabelsInvalid, BodyTooLarge),
     openapi_extra=LABELS_BODY,
-    summary="Set labels, all or none, by file name or image id",
+    summary="Set labels and splits, all or none, by file name, sha256 or image id",
 )
 async def set_labels(
     dataset_id: UUID,
@@ -52,101 +56,74 @@ async def set_labels(
     session: SessionDep,
     caller: WriteCaller,
     settings: SettingsDep,
+    partial: Annotated[
+        bool, Query(description="Set what is right and list what is wrong, line by line.")
+    ] = False,
 ) -> LabelReport:
-    """JSON, or CSV with the columns `file` (or `image_id`) and `label`."""
+    """JSON, or CSV with the columns `label`, `split` or both, and `file`, `sha256` or `image_id`.
+
+    Images that are not named keep what they have; so does an image in CSV where a cell is empty.
+    """
     body = await request.body()
 
     def apply() -> LabelReport:
         dataset = service.get_dataset(session, caller, dataset_id, lock=True)
         is_csv = media_type(request) in {"text/csv", "application/csv"}
-        labels = _from_csv(body) if is_csv else _from_json(body)
-        if len(labels) > settings.max_labels_per_request:
+        lines = lines_of_csv(body) if is_csv else lines_of_json(body, partial=partial)
+        if len(lines) > settings.max_labels_per_request:
             raise LabelsInvalid(
-                f"labels: found {len(labels)}; at most {settings.max_labels_per_request} "
+                f"labels: found {len(lines)}; at most {settings.max_labels_per_request} "
                 "are allowed in one request"
             )
-        return put_labels(session, dataset, labels, max_classes=settings.max_classes)
+        most = settings.max_classes
+        return put_labels(session, caller, dataset, lines, max_classes=most, partial=partial)
 
     return await run_in_threadpool(apply)
 
 
-def _from_json(body: bytes) -> list[Assignment]:
-    try:
-        parsed = LabelsIn.model_validate_json(body)
-    except ValidationError as error:
-        raise RequestValidationError(
-            [{**entry, "loc": ("body", *entry["loc"])} for entry in error.errors()]
-        ) from None
-    return [_assignment(line, label) for line, label in enumerate(parsed.labels, 1)]
+@router.get(
+    "/datasets/{dataset_id}/labels.csv",
+    response_class=Response,
+    responses={**LABELS_FILE, **responses(DatasetNotFound)},
+    summary="All labels and given splits as CSV, to keep or to change and set again",
+)
+def get_labels(
+    dataset_id: UUID, session: SessionDep, caller: ReadCaller, settings: SettingsDep
+) -> Response:
+    """Values stand as they are: a spreadsheet takes those that begin with `=` for formulas."""
+    dataset = service.get_dataset(session, caller, dataset_id)
+    return attachment(
+        bind(write_csv, marked_images(session, dataset)),
+        name="labels.csv",
+        media_type="text/csv",
+        folder=settings.data_dir / "downloads",
+    )
 
 
-def _from_csv(body: bytes) -> list[Assignment]:
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RequestInvalid(f"body: CSV must be UTF-8; byte {error.start} is not") from None
-    rows = csv.DictReader(io.StringIO(text, newline=""), restkey=EXTRA)
-    columns = _columns(rows)
-    if len(set(columns)) < len(columns):
-        raise RequestInvalid(f"body: the first CSV line names a column twice: {columns}")
-    if "label" not in columns or not {"file", "image_id"} & set(columns):
-        raise RequestInvalid(
-            f"body: the first CSV line names the columns {columns}; "
-            "needed are label and one of file and image_id"
+@router.get(
+    "/datasets/{dataset_id}/labels/history",
+    responses=responses(DatasetNotFound),
+    summary="Who changed which label when, newest first",
+)
+def get_label_history(
+    dataset_id: UUID,
+    session: SessionDep,
+    caller: ReadCaller,
+    image_id: Annotated[UUID | None, Query(description="Only changes of this image.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> LabelHistoryPage:
+    dataset = service.get_dataset(session, caller, dataset_id)
+    page = list_changes(session, dataset, image_id=image_id, cursor=cursor, limit=limit)
+    items = [
+        LabelChangeOut(
+            image_id=change.image_id,
+            from_label=change.from_class,
+            to_label=change.to_class,
+            key_id=change.key_id,
+            key_name=change.key_name,
+            changed_at=change.created_at,
         )
-    assignments: list[Assignment] = []
-    problems: list[dict[str, object]] = []
-    for row in _rows(rows):
-        try:
-            assignments.append(_assignment(rows.line_num, _from_row(row, columns)))
-        except LabelsInvalid as error:
-            problems.append({"line": rows.line_num, "detail": str(error)})
-    if problems:
-        raise LabelsInvalid(
-            f"labels: {len(problems)} lines are malformed, nothing was changed; the first: "
-            f"line {problems[0]['line']}: {problems[0]['detail']}",
-            problems=problems[:100],
-        )
-    if not assignments:
-        raise LabelsInvalid("labels: found none; at least one line is needed")
-    return assignments
-
-
-def _from_row(row: dict[str, Any], columns: list[str]) -> LabelIn:
-    if EXTRA in row:
-        raise LabelsInvalid(
-            f"more than the {len(columns)} columns of the first line; quote a value with a comma"
-        )
-    if None in row.values():
-        raise LabelsInvalid(f"fewer than the {len(columns)} columns of the first line")
-    cells = {name: row[name].strip() or None for name in columns}
-    if cells["label"] is None:
-        raise LabelsInvalid("the label is empty; to take a label away send JSON with null")
-    try:
-        return LabelIn.model_validate({name: cells[name] for name in FIELDS if name in cells})
-    except ValidationError as error:
-        said = (f"{'.'.join(map(str, e['loc'])) or 'line'}: {e['msg']}" for e in error.errors())
-        raise LabelsInvalid("; ".join(said)) from None
-
-
-def _columns(rows: csv.DictReader[str]) -> list[str]:
-    with _told(rows):
-        rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or []]
-    return list(rows.fieldnames)
-
-
-def _rows(rows: csv.DictReader[str]) -> Iterator[dict[str, Any]]:
-    with _told(rows):
-        yield from rows
-
-
-@contextmanager
-def _told(rows: csv.DictReader[str]) -> Iterator[None]:
-    try:
-        yield
-    except csv.Error as error:
-        raise RequestInvalid(f"body: line {rows.line_num + 1} is not CSV: {error}") from None
-
-
-def _assignment(line: int, label: LabelIn) -> Assignment:
-    return Assignment(line, label.label, image_id=label.image_id, file=label.file)
+        for change in page.items
+    ]
+    return LabelHistoryPage(items=items, next_cursor=page.next_cursor)

@@ -1,4 +1,4 @@
-"""Datasets, images and labels as JSON."""
+"""Datasets and images as JSON."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api.schemas.text import WITHOUT_NUL, Text
+from api.schemas.text import WITHOUT_NUL
 from core.images.formats import FORMATS
 
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), WITHOUT_NUL
 ]
-ClassName = Name
 
 
 class DatasetIn(BaseModel):
@@ -28,7 +27,8 @@ class DatasetIn(BaseModel):
         ge=0,
         le=0.5,
         description="Share of the images that no stage ever trains on; the model's test accuracy "
-        "is measured on the labelled ones among them. Decided by content, for good.",
+        "is measured on the labelled ones among them. Decided by content, for good; "
+        "images that were given a `split` with their labels have that one.",
     )
     validation_fraction: float = Field(
         default=0.0,
@@ -86,49 +86,3 @@ class ImagePage(BaseModel):
 
     items: list[ImageOut]
     next_cursor: str | None
-
-
-class LabelIn(BaseModel):
-    """One label: the image by `file` or by `image_id`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    file: Text | None = Field(default=None, min_length=1, max_length=1024, examples=["bolt-17.png"])
-    image_id: UUID | None = None
-    label: ClassName | None = Field(description="null takes the label away", examples=["bolt"])
-
-    @model_validator(mode="after")
-    def _one_reference(self) -> LabelIn:
-        if (self.file is None) == (self.image_id is None):
-            raise ValueError("give exactly one of file and image_id")
-        return self
-
-
-class LabelsIn(BaseModel):
-    """Labels; all of them are set, or none."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "labels": [
-                        {"file": "a.png", "label": "bolt"},
-                        {"file": "b.png", "label": "nut"},
-                    ]
-                }
-            ]
-        },
-    )
-
-    labels: list[LabelIn] = Field(min_length=1)
-
-
-class LabelsOut(BaseModel):
-    """What changed."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    labelled: int
-    removed: int
-    class_names: list[str] = Field(description="All classes of the dataset now.")

@@ -52,7 +52,7 @@ class ReportLineOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     file: str
-    outcome: Literal["added", "duplicate", "rejected"]
+    outcome: Literal["added", "duplicate", "rejected", "unlabelled"]
     code: str | None = Field(description="Why it was not added, for machines.")
     detail: str | None = Field(description="What was found and what is allowed.")
     image_id: UUID | None = Field(description="The image, or the one that a duplicate is.")
@@ -73,8 +73,10 @@ class UploadOut(BaseModel):
     added: int
     duplicates: int
     rejected: int
+    labelled: int = Field(description="Images that have the class of their folder as label now.")
     lines: list[ReportLineOut] = Field(
-        description="One for every file that was not added, as far as there is room."
+        description="One for every file that was not added; with `labels=folders` also one for "
+        "every image in a folder that did not get its label; as far as there is room."
     )
     more_lines: int = Field(description="How many more there are in the whole report.")
 

@@ -1,95 +1,143 @@
-"""Labels: assigned by image id or file name, all or nothing."""
+"""Labels and given splits: set by image, all or none or those that are right."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum, auto
+from typing import Any, Final, Literal
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from core.db.models import Dataset, Image, ImageName, Label
+from core.auth import Caller
+from core.datasets.history import Change, record_changes
+from core.datasets.references import Reference, find_images
+from core.datasets.snapshot import Split
+from core.db.arrays import rows_of
+from core.db.labelling import ImageSplit
+from core.db.models import Dataset, Label
 from core.errors import LabelsInvalid
-from core.images.recording import stored_name
 
 SHOWN_PROBLEMS = 100
-STATEMENT_ROWS = 5_000
+REPORTED_PROBLEMS = 10_000
+
+Field = Literal["label", "split"]
+Wanted = dict[Field, str | None]
+
+
+class Unchanged(Enum):
+    """What a line says of a field that it does not name."""
+
+    UNCHANGED = auto()
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One label: the image by id or by file name; None as class takes the label away."""
+    """The label, the split or both of an image; None takes it away."""
 
     line: int
-    class_name: str | None
-    image_id: UUID | None = None
-    file: str | None = None
+    image: Reference
+    label: str | Unchanged | None = UNCHANGED
+    split: Split | Unchanged | None = UNCHANGED
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is to be changed."""
+        wanted: Wanted = {}
+        if self.label is not UNCHANGED:
+            wanted["label"] = self.label
+        if self.split is not UNCHANGED:
+            wanted["split"] = self.split
+        return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class LineProblem:
+    """A line that is wrong, and why."""
+
+    line: int
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class LabelReport:
-    """How many labels were set and taken away."""
+    """How many labels and splits were set and taken away; which lines were left out and why."""
 
     labelled: int
     removed: int
+    splits: int
+    rejected: int
+    problems: list[LineProblem]
     class_names: list[str]
 
 
 def put_labels(
-    session: Session, dataset: Dataset, assignments: Sequence[Assignment], *, max_classes: int
+    session: Session,
+    caller: Caller,
+    dataset: Dataset,
+    lines: Sequence[Assignment | LineProblem],
+    *,
+    max_classes: int,
+    partial: bool = False,
 ) -> LabelReport:
-    """Set labels; when one line is wrong, nothing changes.
+    """Set labels and splits; when one line is wrong, nothing changes, or with `partial` the others.
+
+    Args:
+        session: The transaction of the request.
+        caller: Who asks; the history of labels names the key.
+        dataset: The caller's.
+        lines: What to set, and lines that were found wrong before.
+        max_classes: Most classes of a dataset.
+        partial: Whether to leave out wrong lines, instead of refusing all.
 
     Raises:
-        LabelsInvalid: Images are unknown, ambiguous or named twice with different classes;
-            every line is listed.
+        LabelsInvalid: Images are unknown, ambiguous or named twice with different classes
+            (every line is listed), or there are too many classes.
     """
-    # One at a time: two that set and remove the same labels could wait for each other.
-    session.execute(
-        select(Dataset.id).where(Dataset.id == dataset.id).with_for_update(key_share=True)
+    take_turn(session, dataset)
+    wanted, problems = _choose(session, dataset.id, lines)
+    if problems and not partial:
+        raise LabelsInvalid(
+            f"labels: {len(problems)} of {len(lines)} lines are wrong, nothing was changed; "
+            f"the first: line {problems[0].line}: {problems[0].detail}",
+            problems=[asdict(problem) for problem in problems[:SHOWN_PROBLEMS]],
+        )
+    labels = {image_id: w["label"] for image_id, w in wanted.items() if "label" in w}
+    splits = {image_id: w["split"] for image_id, w in wanted.items() if "split" in w}
+    write_labels(session, caller, dataset, labels, max_classes=max_classes)
+    _replace(session, ImageSplit.split, dataset.id, splits)
+    removed = sum(label is None for label in labels.values())
+    return LabelReport(
+        labelled=len(labels) - removed,
+        removed=removed,
+        splits=len(splits),
+        rejected=len(problems),
+        problems=problems[:REPORTED_PROBLEMS],
+        class_names=class_names(session, dataset.id),
     )
-    chosen = _choose(session, dataset.id, assignments)
-    removed = _write(session, dataset.id, chosen)
-    classes = class_names(session, dataset.id)
-    if len(classes) > max_classes:
-        raise LabelsInvalid(
-            f"labels: found {len(classes)} classes; at most {max_classes} are allowed"
-        )
-    return LabelReport(len(chosen) - removed, removed, classes)
 
 
-def _choose(
-    session: Session, dataset_id: UUID, assignments: Sequence[Assignment]
-) -> dict[UUID, Assignment]:
-    """The one assignment of each image; LabelsInvalid lists all that are wrong."""
-    files = {stored_name(a.file) for a in assignments if a.file}
-    by_file = _resolve_names(session, dataset_id, files)
-    by_id = _known_ids(session, dataset_id, {a.image_id for a in assignments if a.image_id})
-    problems: list[dict[str, object]] = []
-    chosen: dict[UUID, Assignment] = {}
-    for assignment in assignments:
-        images = (
-            by_file.get(stored_name(assignment.file), set())
-            if assignment.file is not None
-            else {assignment.image_id} & by_id
-        )
-        problem = _problem(assignment, images, chosen)
-        if problem:
-            problems.append({"line": assignment.line, "detail": problem})
-        else:
-            (image_id,) = images
-            assert image_id is not None
-            chosen[image_id] = assignment
-    if problems:
-        raise LabelsInvalid(
-            f"labels: {len(problems)} of {len(assignments)} lines are wrong, nothing was changed; "
-            f"the first: line {problems[0]['line']}: {problems[0]['detail']}",
-            problems=problems[:SHOWN_PROBLEMS],
-        )
-    return chosen
+def take_turn(session: Session, dataset: Dataset) -> None:
+    """Wait until nobody else changes labels of the dataset, and hold others off."""
+    # Two that set and remove the same labels could wait for each other, and the history is
+    # written from what is read here.
+    turn = select(Dataset.id).where(Dataset.id == dataset.id).with_for_update(key_share=True)
+    session.execute(turn)
+
+
+def labels_of(session: Session, image_ids: Collection[UUID]) -> dict[UUID, str]:
+    """The classes of those of the images that have one."""
+    asked = rows_of(image_id=("uuid", list(image_ids)))
+    labels = select(Label.image_id, Label.class_name)
+    rows = session.execute(labels.join(asked, asked.c.image_id == Label.image_id))
+    return {row.image_id: row.class_name for row in rows}
 
 
 def class_names(session: Session, dataset_id: UUID) -> list[str]:
@@ -100,82 +148,92 @@ def class_names(session: Session, dataset_id: UUID) -> list[str]:
     return sorted(found)
 
 
-def _problem(
-    assignment: Assignment, images: set[UUID | None] | set[UUID], chosen: dict[UUID, Assignment]
-) -> str | None:
-    what = f"file {assignment.file!r}" if assignment.file else f"image_id {assignment.image_id}"
-    if not images:
-        return f"{what}: the dataset has no such image"
-    if len(images) > 1:
-        return f"{what}: {len(images)} images have this name; use image_id"
-    (image_id,) = images
-    earlier = chosen.get(image_id) if image_id else None
-    if earlier is not None and earlier.class_name != assignment.class_name:
-        return (
-            f"{what}: {assignment.class_name!r} contradicts {earlier.class_name!r} "
-            f"of line {earlier.line}, which names the same image"
-        )
-    return None
+def write_labels(
+    session: Session,
+    caller: Caller,
+    dataset: Dataset,
+    labels: dict[UUID, str | None],
+    *,
+    max_classes: int,
+) -> None:
+    """Set the labels of images of the dataset, whose turn it is, and record what changes.
 
-
-def _known_ids(session: Session, dataset_id: UUID, ids: set[UUID]) -> set[UUID]:
-    found: set[UUID] = set()
-    for part in _parts(sorted(ids)):
-        found.update(
-            session.scalars(
-                select(Image.id).where(Image.dataset_id == dataset_id, Image.id.in_(part))
-            )
-        )
-    return found
-
-
-def _resolve_names(session: Session, dataset_id: UUID, names: set[str]) -> dict[str, set[UUID]]:
-    """Images by the full name they were uploaded under, else by its last component."""
-    exact = _look_up(session, dataset_id, names, ImageName.name)
-    last_component = func.regexp_replace(ImageName.name, "^.*/", "")
-    rest = {name for name in names - exact.keys() if "/" not in name}
-    return exact | _look_up(session, dataset_id, rest, last_component)
-
-
-def _look_up(
-    session: Session, dataset_id: UUID, names: set[str], column: object
-) -> dict[str, set[UUID]]:
-    found: dict[str, set[UUID]] = defaultdict(set)
-    for part in _parts(sorted(names)):
-        rows = session.execute(
-            select(column, ImageName.image_id).where(  # type: ignore[call-overload]
-                ImageName.dataset_id == dataset_id,
-                column.in_(part),  # type: ignore[attr-defined]
-            )
-        )
-        for name, image_id in rows:
-            found[name].add(image_id)
-    return dict(found)
-
-
-def _write(session: Session, dataset_id: UUID, chosen: dict[UUID, Assignment]) -> int:
-    gone = [image_id for image_id, a in chosen.items() if a.class_name is None]
-    rows = [
-        {"image_id": image_id, "dataset_id": dataset_id, "class_name": a.class_name}
-        for image_id, a in sorted(chosen.items())
-        if a.class_name is not None
+    Raises:
+        LabelsInvalid: The dataset would have too many classes.
+    """
+    before = labels_of(session, labels)
+    changes = [
+        Change(image_id, before.get(image_id), label)
+        for image_id, label in labels.items()
+        if before.get(image_id) != label
     ]
-    for part in _parts(gone):
-        session.execute(delete(Label).where(Label.image_id.in_(part)))
-    for batch in _parts(rows):
-        statement = insert(Label).values(batch)
-        session.execute(
-            statement.on_conflict_do_update(
-                index_elements=["image_id"],
-                set_={
-                    "class_name": statement.excluded.class_name,
-                    "updated_at": func.clock_timestamp(),
-                },
+    _replace(session, Label.class_name, dataset.id, {c.image_id: c.to_class for c in changes})
+    record_changes(session, caller, dataset.id, changes)
+    classes = select(func.count(Label.class_name.distinct())).where(Label.dataset_id == dataset.id)
+    if changes and (found := session.scalar(classes) or 0) > max_classes:
+        raise LabelsInvalid(f"labels: found {found} classes; at most {max_classes} are allowed")
+
+
+def _replace(
+    session: Session,
+    value: InstrumentedAttribute[str],
+    dataset_id: UUID,
+    wanted: Mapping[UUID, str | None],
+) -> None:
+    """Put the values into their column, a row an image; the rows of images without one go."""
+    table = value.class_
+    gone = [image_id for image_id, said in wanted.items() if said is None]
+    kept = {image_id: said for image_id, said in wanted.items() if said is not None}
+    if gone:
+        asked = rows_of(image_id=("uuid", gone))
+        session.execute(delete(table).where(table.image_id == asked.c.image_id))
+    if kept:
+        given = rows_of(image_id=("uuid", list(kept)), said=("text", list(kept.values())))
+        rows = select(given.c.image_id, literal(dataset_id), given.c.said)
+        put = insert(table).from_select(["image_id", "dataset_id", value.key], rows)
+        fresh: dict[str, Any] = {value.key: put.excluded[value.key]}
+        if table is Label:
+            fresh["updated_at"] = func.clock_timestamp()
+        session.execute(put.on_conflict_do_update(index_elements=["image_id"], set_=fresh))
+
+
+def _choose(
+    session: Session, dataset_id: UUID, lines: Sequence[Assignment | LineProblem]
+) -> tuple[dict[UUID, Wanted], list[LineProblem]]:
+    """What is wanted of each image, and the lines that are wrong, in their order."""
+    assignments = [line for line in lines if isinstance(line, Assignment)]
+    problems = [line for line in lines if isinstance(line, LineProblem)]
+    found = find_images(session, dataset_id, [a.image for a in assignments])
+    by_image: dict[UUID, list[Assignment]] = defaultdict(list)
+    for assignment in assignments:
+        try:
+            by_image[found.meant(assignment.image)].append(assignment)
+        except LabelsInvalid as error:
+            problems.append(LineProblem(assignment.line, str(error)))
+    wanted: dict[UUID, Wanted] = {}
+    for image_id, group in by_image.items():
+        contradictions = dict(_contradictions(group)) if len(group) > 1 else {}
+        problems += (LineProblem(a.line, contradictions[a]) for a in contradictions)
+        # What is left agrees: each value that is contradicted has gone with its line.
+        rest = [a.wanted for a in group if a not in contradictions]
+        if rest:
+            wanted[image_id] = {field: said for one in rest for field, said in one.items()}
+    return wanted, sorted(problems, key=lambda problem: problem.line)
+
+
+def _contradictions(group: Sequence[Assignment]) -> Iterator[tuple[Assignment, str]]:
+    """Each line that says something else of its image than another one does, in words."""
+    fields: tuple[Field, ...] = ("label", "split")
+    for field in fields:
+        said = [(a, a.wanted[field]) for a in group if field in a.wanted]
+        first = next(iter(said), None)
+        other = next((one for one in said if first and one[1] != first[1]), None)
+        if first is None or other is None:
+            continue
+        for assignment, value in said:
+            against, opposite = other if value == first[1] else first
+            yield (
+                assignment,
+                f"{assignment.image}: the {field} {value!r} contradicts {opposite!r} "
+                f"of line {against.line}, which names the same image",
             )
-        )
-    return len(gone)
-
-
-def _parts(items: Iterable[object]) -> Iterable[list]:  # type: ignore[type-arg]
-    rows = list(items)
-    return [rows[start : start + STATEMENT_ROWS] for start in range(0, len(rows), STATEMENT_ROWS)]

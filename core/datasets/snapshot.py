@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import statistics
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from itertools import islice
+from pathlib import Path
+from typing import Literal, cast
 from uuid import UUID
 
 from sqlalchemy import select
@@ -15,11 +20,15 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core import blobs
+from core.auth import Caller
+from core.db.labelling import ImageSplit
 from core.db.models import Dataset, Image, Label, Snapshot
 from core.db.table import Json
+from core.errors import RequestInvalid, SnapshotNotFound
 from core.storage.store import BlobStore
 
 Split = Literal["train", "validation", "test"]
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +56,19 @@ def split_of(sha256: str, *, validation_fraction: float, test_fraction: float) -
 
 def freeze(session: Session, store: BlobStore, dataset: Dataset) -> Snapshot:
     """The snapshot of the dataset as it is now; unchanged data gives the same one."""
-    rows = session.execute(
-        select(Image.sha256, Label.class_name, Image.greyscale, Image.width, Image.height)
+    found = session.execute(
+        select(Image.sha256, Image.greyscale, Image.width, Image.height)
+        .add_columns(Label.class_name, ImageSplit.split)
         .outerjoin(Label, Label.image_id == Image.id)
+        .outerjoin(ImageSplit, ImageSplit.image_id == Image.id)
         .where(Image.dataset_id == dataset.id)
-    ).all()
-    items = sorted(
-        (SnapshotItem(row.sha256, row.class_name, _split(dataset, row.sha256)) for row in rows),
-        key=lambda item: item.sha256,
     )
-    trained = [row for row in rows if _split(dataset, row.sha256) != "test"]
+    rows = sorted(found, key=lambda row: row.sha256)
+    items = [
+        SnapshotItem(row.sha256, row.class_name, _split(dataset, row.sha256, row.split))
+        for row in rows
+    ]
+    trained = [row for row, item in zip(rows, items, strict=True) if item.split != "test"]
     content = _serialise(items)
     digest = hashlib.sha256(content).hexdigest()
     blobs.unmark(session, [snapshot_key(digest)])
@@ -82,7 +94,9 @@ def freeze(session: Session, store: BlobStore, dataset: Dataset) -> Snapshot:
     ).one()
 
 
-def _split(dataset: Dataset, sha256: str) -> Split:
+def _split(dataset: Dataset, sha256: str, given: str | None) -> Split:
+    if given is not None:
+        return cast(Split, given)
     return split_of(
         sha256,
         validation_fraction=dataset.validation_fraction,
@@ -99,7 +113,23 @@ def _counts(items: list[SnapshotItem]) -> Json:
     }
 
 
-def get_snapshot(session: Session, snapshot_id: UUID) -> Snapshot:
+def get_snapshot(session: Session, caller: Caller, snapshot_id: UUID) -> Snapshot:
+    """The snapshot of a dataset of the caller.
+
+    Raises:
+        SnapshotNotFound: There is none, or it is another project's.
+    """
+    snapshot = session.scalars(
+        select(Snapshot)
+        .join(Dataset, Dataset.id == Snapshot.dataset_id)
+        .where(Snapshot.id == snapshot_id, Dataset.project_id == caller.project_id)
+    ).one_or_none()
+    if snapshot is None:
+        raise SnapshotNotFound(f"snapshot_id: no snapshot has the id {snapshot_id}")
+    return snapshot
+
+
+def snapshot_of_job(session: Session, snapshot_id: UUID) -> Snapshot:
     """A snapshot by id, for code that already holds a job of the owner."""
     return session.scalars(select(Snapshot).where(Snapshot.id == snapshot_id)).one()
 
@@ -109,6 +139,39 @@ def load_items(store: BlobStore, digest: str) -> list[SnapshotItem]:
     # Not splitlines: class names may hold what Unicode counts as line ends.
     lines = store.get(snapshot_key(digest)).decode().split("\n")
     return [SnapshotItem(*json.loads(line)) for line in lines if line]
+
+
+def page_items(
+    store: BlobStore, digest: str, *, cursor: str | None, limit: int, folder: Path
+) -> tuple[list[SnapshotItem], str | None]:
+    """A page of the frozen list, and the cursor of the next one: the last sha256.
+
+    Memory holds the page only; the list lies in `folder` while it is read.
+
+    Raises:
+        RequestInvalid: The cursor is none of ours.
+    """
+    if cursor is not None and not SHA256.fullmatch(cursor):
+        raise RequestInvalid(
+            f"cursor: found {cursor[:80]!r}; pass the next_cursor of the previous page unchanged"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        path = Path(name) / "items"
+        store.fetch(snapshot_key(digest), path)
+        items = list(islice(_items_after(path, cursor), limit + 1))
+    if len(items) <= limit:
+        return items, None
+    return items[:limit], items[limit - 1].sha256
+
+
+def _items_after(path: Path, sha256: str | None) -> Iterator[SnapshotItem]:
+    # A line begins with the hash, and lines are in the order of it: those before are not parsed.
+    passed = f'["{sha256 or ""}"'.encode()
+    with path.open("rb") as lines:
+        for line in lines:
+            if sha256 is None or line[: len(passed)] > passed:
+                yield SnapshotItem(*json.loads(line))
 
 
 def snapshot_key(digest: str) -> str:

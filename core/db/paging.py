@@ -13,10 +13,11 @@ from sqlalchemy import Select, tuple_
 from sqlalchemy.orm import Session
 
 from core.db.imports import Import
+from core.db.labelling import LabelChange
 from core.db.models import Dataset, Image, Job, Model
 from core.errors import RequestInvalid
 
-RowT = TypeVar("RowT", Dataset, Image, Import, Job, Model)
+RowT = TypeVar("RowT", Dataset, Image, Import, Job, LabelChange, Model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
-Outcome = Literal["added", "duplicate", "rejected"]
+Outcome = Literal["added", "duplicate", "rejected", "unlabelled"]
 # A report of a hundred thousand lines is read in pages, not in one answer.
 SHOWN_LINES = 1_000
 
@@ -31,6 +31,8 @@ class IngestReport:
     added: int = 0
     duplicates: int = 0
     rejected: int = 0
+    labelled: int = 0
+    unlabelled: int = 0
     lines: list[ReportLine] = field(default_factory=list)
 
     @property
@@ -40,8 +42,8 @@ class IngestReport:
 
     @property
     def more_lines(self) -> int:
-        """How many files that were not added `lines` has no room for."""
-        return self.duplicates + self.rejected - len(self.lines)
+        """How many files that were not added, or not labelled, `lines` has no room for."""
+        return self.duplicates + self.rejected + self.unlabelled - len(self.lines)
 
     def take(self, lines: Iterable[ReportLine]) -> None:
         """Count lines that are recorded."""
@@ -49,5 +51,6 @@ class IngestReport:
             self.added += line.outcome == "added"
             self.duplicates += line.outcome == "duplicate"
             self.rejected += line.outcome == "rejected"
+            self.unlabelled += line.outcome == "unlabelled"
             if line.outcome != "added" and len(self.lines) < SHOWN_LINES:
                 self.lines.append(line)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, LargeBinary, func, literal, select
+from sqlalchemy import ColumnElement, LargeBinary, func, literal, outerjoin, select
 from sqlalchemy.orm import Session
 
 from core.auth import Caller
 from core.datasets.service import get_dataset
+from core.db.labelling import ImageSplit
 from core.db.models import Dataset, Image
 from core.errors import NotEnoughImages, SpecInvalid
 from core.jobs.plan.facts import DataFacts, Device
@@ -21,6 +22,7 @@ MAX_VIEW_PIXELS = 2**23  # 32 MB for each channel while the picture is made
 # Images of the largest size that may be uploaded: seconds of decoding.
 LARGEST_IMAGES = 4
 NAMED = 3  # images in a message
+IMAGES = outerjoin(Image, ImageSplit, ImageSplit.image_id == Image.id)  # with their given splits
 SPLIT_SALT = "fewlabels-split:"  # as in core.datasets.snapshot.split_of
 
 
@@ -111,7 +113,7 @@ def _refuse_slow(chosen: Sequence[_Chosen], most_pixels: int) -> None:
 def _facts(session: Session, dataset: Dataset) -> tuple[DataFacts, int]:
     """What a snapshot would say of the images, and how many of them are for training."""
     # As for a snapshot: what is decided does not depend on test images.
-    known = _from(dataset.test_fraction)
+    known = func.coalesce(ImageSplit.split != "test", _from(dataset.test_fraction))
     short_side = func.least(Image.width, Image.height)
     statement = select(
         func.count().label("images"),
@@ -119,7 +121,7 @@ def _facts(session: Session, dataset: Dataset) -> tuple[DataFacts, int]:
         func.count().filter(_for_training(dataset)).label("training"),
         func.bool_and(Image.greyscale).filter(known).label("greyscale"),
         func.percentile_cont(0.5).within_group(short_side).filter(known).label("short_side"),
-    )
+    ).select_from(IMAGES)
     row = session.execute(statement.where(Image.dataset_id == dataset.id)).one()
     if not row.training:
         found = f"{row.images} images, none of them in the training split"
@@ -141,6 +143,7 @@ def _spread(session: Session, dataset: Dataset, training: int, count: int) -> li
     place = func.row_number().over(order_by=Image.sha256) - 1
     placed = (
         select(Image.sha256, Image.width, Image.height, place.label("place"))
+        .select_from(IMAGES)
         .where(Image.dataset_id == dataset.id, _for_training(dataset))
         .subquery()
     )
@@ -150,7 +153,8 @@ def _spread(session: Session, dataset: Dataset, training: int, count: int) -> li
 
 
 def _for_training(dataset: Dataset) -> ColumnElement[bool]:
-    return _from(dataset.test_fraction + dataset.validation_fraction)
+    by_content = _from(dataset.test_fraction + dataset.validation_fraction)
+    return func.coalesce(ImageSplit.split == "train", by_content)
 
 
 def _from(fraction: float) -> ColumnElement[bool]:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.config import Settings
 from core.datasets.cache import open_cache
-from core.datasets.snapshot import SnapshotItem, get_snapshot, load_items
+from core.datasets.snapshot import SnapshotItem, load_items, snapshot_of_job
 from core.db.models import Job, Model
 from core.errors import JobCancelled, ModelNotFound
 from core.jobs.leases import Claim
@@ -64,7 +64,7 @@ def load_facts(session: Session, job_id: UUID) -> JobFacts:
     """The facts of a claimed job."""
     job = session.scalars(select(Job).where(Job.id == job_id)).one()
     assert job.snapshot_id is not None  # held by a constraint while the job is unfinished
-    snapshot = get_snapshot(session, job.snapshot_id)
+    snapshot = snapshot_of_job(session, job.snapshot_id)
     given = job.spec.get("model_id")
     return JobFacts(
         id=job.id,

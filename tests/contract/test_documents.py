@@ -22,9 +22,7 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 DEPENDENCIES = ROOT / "docs" / "dependencies.md"
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
-    ROOT / "docs" / "benchmarks.md",
-    ROOT / "docs" / "images.md",
-    ROOT / "docs" / "learning.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "data", "images", "learning")),
     DEPENDENCIES,
     *DECISIONS,
 ]

@@ -18,9 +18,10 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from api.main import create_app
-from api.schemas.datasets import DatasetIn, LabelIn, LabelsIn
+from api.schemas.datasets import DatasetIn
 from api.schemas.inference import InferenceIn
 from api.schemas.jobs import JobIn
+from api.schemas.labels import LabelIn, LabelsIn
 from api.schemas.models import AliasIn
 from api.schemas.uploads import HashesIn
 from core.config import Settings

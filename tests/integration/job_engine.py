@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.auth import Caller, ensure_project
 from core.config import Settings, child_environment
 from core.datasets.labels import Assignment, put_labels
+from core.datasets.references import Reference
 from core.datasets.service import create_dataset
 from core.db.models import Job, Model, Snapshot
 from core.db.session import make_engine, session_factory
@@ -227,10 +228,10 @@ def upload_digits(sessions: sessionmaker[Session], store: BlobStore) -> tuple[Ca
     assert report.added == IMAGES
     with sessions.begin() as session:
         labels = [
-            Assignment(number, f"digit {data.target[number]}", file=f"{number}.png")
+            Assignment(number, Reference(file=f"{number}.png"), f"digit {data.target[number]}")
             for number in range(LABELLED)
         ]
-        put_labels(session, dataset, labels, max_classes=10)
+        put_labels(session, caller, dataset, labels, max_classes=10)
         return caller, dataset.id
 
 

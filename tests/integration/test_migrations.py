@@ -11,9 +11,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
 
-from core.db import imports, models  # noqa: F401 - the tables are known once imported
+from core.db.models import Project
 from core.db.session import downgrade, upgrade
-from core.db.table import Table
 from core.images.formats import FORMATS
 
 SHA = "a" * 64
@@ -51,7 +50,7 @@ def checks(engine: Engine) -> set[str]:
 
 def test_up_down_up_and_the_orm_agrees(url: str, engine: Engine) -> None:
     upgrade(url)
-    assert tables(engine) == set(Table.metadata.tables)
+    assert tables(engine) == set(Project.metadata.tables)
     first = checks(engine)
     downgrade(url)
     assert tables(engine) == set()
@@ -61,11 +60,11 @@ def test_up_down_up_and_the_orm_agrees(url: str, engine: Engine) -> None:
     with engine.connect() as connection:
         options = {"compare_type": True, "compare_server_default": True}
         context = MigrationContext.configure(connection, opts=options)
-        assert compare_metadata(context, Table.metadata) == []
+        assert compare_metadata(context, Project.metadata) == []
     # Alembic does not compare check constraints.
     named = {
         str(constraint.name)
-        for table in Table.metadata.tables.values()
+        for table in Project.metadata.tables.values()
         for constraint in table.constraints
         if type(constraint).__name__ == "CheckConstraint"
     }
@@ -102,6 +101,12 @@ WRONG = {
     "height, format, greyscale, byte_count, now() FROM images",
     "label of nothing": "INSERT INTO labels VALUES (gen_random_uuid(), :dataset, 'x', now())",
     "empty label": "INSERT INTO labels VALUES (:image, :dataset, '', now())",
+    "no change": "INSERT INTO label_changes VALUES (gen_random_uuid(), :dataset, :image, NULL, "
+    "'local', 'x', 'x', now())",
+    "no change from nothing": "INSERT INTO label_changes VALUES (gen_random_uuid(), :dataset, "
+    ":image, NULL, 'local', NULL, NULL, now())",
+    "split": "INSERT INTO image_splits VALUES (:image, :dataset, 'holdout')",
+    "split of another dataset": "INSERT INTO image_splits VALUES (:image, :other, 'test')",
     "state": "UPDATE jobs SET state = 'dancing'",
     "running without lease": "UPDATE jobs SET state = 'running', finished_at = NULL",
     "failed without reason": "UPDATE jobs SET state = 'failed'",

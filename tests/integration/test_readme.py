@@ -1,4 +1,4 @@
-"""The README's own commands, pasted in order into a shell beside a running service."""
+"""The documents' own commands, pasted in order into a shell beside a running service."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+DATA = ROOT / "docs" / "data.md"
 BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUN_SECONDS = 200  # half a minute on two cores that nothing else uses
 
 
-def bash_blocks() -> list[str]:
-    return BLOCK.findall(README.read_text(encoding="utf-8"))
+def bash_blocks(document: Path) -> list[str]:
+    return BLOCK.findall(document.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def paste(blocks: list[str], api: str, folder: Path) -> list[str]:
 
 
 def test_five_minutes_over_curl(api: str, tmp_path: Path) -> None:
-    blocks = bash_blocks()
+    blocks = bash_blocks(README)
     printed = dict(zip(blocks, paste(blocks, api, tmp_path), strict=True))
 
     def after(word: str) -> str:
@@ -86,3 +89,27 @@ def test_five_minutes_over_curl(api: str, tmp_path: Path) -> None:
     assert item["label"] in set("0123456789")
     assert len(item["predictions"]) == 3
     assert int(dimension) > 0
+
+
+def test_the_page_on_data(api: str, tmp_path: Path) -> None:
+    readme = bash_blocks(README)
+    (uploaded,) = (place for place, block in enumerate(readme) if "digits.zip; echo" in block)
+    blocks = [*readme[: uploaded + 1], *bash_blocks(DATA)]
+    printed = dict(zip(blocks, paste(blocks, api, tmp_path), strict=True))
+
+    def after(word: str) -> list[Any]:
+        (found,) = (text for block, text in printed.items() if word in block)
+        return [json.loads(line) for line in found.split("\n")]
+
+    (part,) = after("partial=true")
+    assert (part["labelled"], part["rejected"]) == (50, 1)
+    (folders,) = after("labels=folders")
+    assert folders["added"] == folders["labelled"] == 500
+    (again,) = after("-o labels.csv")
+    assert (again["labelled"], again["rejected"]) == (550, 0)
+    (history,) = after("labels/history")
+    assert [item["from_label"] for item in history["items"]] == [None] * 3
+    assert after("splits.csv")[0]["splits"] == 500
+    snapshot, page = after("/items?limit=3")
+    assert snapshot["splits"]["test"] == {"images": 500, "labels": 500}
+    assert len(page["items"]) == 3

@@ -88,7 +88,8 @@ def test_another_projects_things_are_not_there(
     dataset_id = add_dataset(pictures(3))
     image_id = client.get(f"/datasets/{dataset_id}/images").json()["items"][0]["id"]
     body = {"stage": "pretrain", "dataset_id": dataset_id, "batch_size": 2}
-    job_id = client.post("/jobs", json=body).json()["id"]
+    job = client.post("/jobs", json=body).json()
+    job_id, snapshot_id = job["id"], job["snapshot_id"]
     model_id = str(add_model(classes=CLASSES))
     assert client.put("/aliases/ours", json={"model_id": model_id}).is_success
     stranger = keyed("admin", project="strangers")
@@ -100,6 +101,10 @@ def test_another_projects_things_are_not_there(
         ("DELETE", f"/datasets/{dataset_id}", None),
         ("GET", f"/datasets/{dataset_id}/images", None),
         ("PUT", f"/datasets/{dataset_id}/labels", labels),
+        ("GET", f"/datasets/{dataset_id}/labels.csv", None),
+        ("GET", f"/datasets/{dataset_id}/labels/history", None),
+        ("GET", f"/snapshots/{snapshot_id}", None),
+        ("GET", f"/snapshots/{snapshot_id}/items", None),
         ("GET", f"/images/{image_id}/content", None),
         ("GET", f"/images/{image_id}/thumbnail", None),
         ("POST", "/jobs", body),

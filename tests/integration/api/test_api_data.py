@@ -91,17 +91,18 @@ def test_labels_as_json_and_csv(client: TestClient, add_dataset: Add) -> None:
     url = f"/datasets/{dataset_id}/labels"
     image_id = client.get(f"/datasets/{dataset_id}/images").json()["items"][0]["id"]
     body = {"labels": [{"file": "p0.png", "label": " nut "}, {"image_id": image_id, "label": "ü"}]}
+    clean = {"removed": 0, "splits": 0, "rejected": 0, "problems": []}
     assert client.put(url, json=body).json() == {
+        **clean,
         "labelled": 2,
-        "removed": 0,
         "class_names": ["nut", "ü"],
     }
     csv = "﻿File,Label\r\na/p1.png,bolt\r\n"
     kind = {"content-type": "text/csv; charset=utf-8"}
     answer = client.put(url, content=csv.encode(), headers=kind).json()
-    assert answer == {"labelled": 1, "removed": 0, "class_names": ["bolt", "nut", "ü"]}
+    assert answer == {**clean, "labelled": 1, "class_names": ["bolt", "nut", "ü"]}
     gone = client.put(url, json={"labels": [{"file": "p0.png", "label": None}]}).json()
-    assert gone == {"labelled": 0, "removed": 1, "class_names": ["bolt", "ü"]}
+    assert gone == {**clean, "labelled": 0, "removed": 1, "class_names": ["bolt", "ü"]}
     assert client.get(f"/datasets/{dataset_id}").json()["labels_per_class"] == {"bolt": 1, "ü": 1}
     assert names_of(client, dataset_id, labelled=True) == ["a/p1.png", "a/p3.png"]
     assert names_of(client, dataset_id, labelled=False) == ["a/p0.png", "a/p2.png"]

@@ -23,7 +23,7 @@ NOWHERE = "00000000-0000-4000-8000-000000000000"
     ("body", "status", "said"),
     [
         (b"", 400, "columns"),
-        (b"name,class\na,b\n", 400, "label and one of file and image_id"),
+        (b"name,class\na,b\n", 400, "label, split or both, and one of file, sha256"),
         (b"file,label\n", 422, "found none"),
         (b"file,label\n\xff,x\n", 400, "UTF-8; byte 11"),
         (b"file,label\np0.png,a\0b\n", 422, "line 2.*NUL"),
@@ -34,7 +34,7 @@ NOWHERE = "00000000-0000-4000-8000-000000000000"
         (b"file,label\np0.png,\n", 422, "line 2.*empty.*null"),
         (b"file,label,label\np0.png,x,y\n", 400, "a column twice"),
         (b"image_id,label\n7,x\n", 422, "line 2"),
-        (b"file,label\n,x\n", 422, "line 2.*exactly one"),
+        (b"file,label\n,x\n", 422, "line 2.*at least one of"),
         (b"file,label\n" + b"y" * 140_000 + b",x\n", 400, "line 2 is not CSV"),
         (b"file,label," + b"y" * 140_000 + b"\np0.png,x,\n", 400, "is not CSV"),
         (b'file,label\n"p0.png,x\n', 422, "line 2"),

@@ -11,7 +11,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy.orm import Session
 
+from core.auth import local_caller
 from core.datasets.labels import Assignment, LabelReport, class_names, put_labels
+from core.datasets.references import Reference
 from core.db.models import Dataset, ImageName
 from core.errors import LabelsInvalid
 from tests.integration.api.problems import picture
@@ -37,14 +39,17 @@ def put(session: Callable[[], Session], dataset_id: UUID) -> Put:
 
     def putting(*pairs: tuple[str | UUID, str | None], max_classes: int = 10) -> LabelReport:
         assignments = [
-            Assignment(line, name, image_id=reference)
-            if isinstance(reference, UUID)
-            else Assignment(line, name, file=reference)
-            for line, (reference, name) in enumerate(pairs, 1)
+            Assignment(
+                line,
+                Reference(image_id=named) if isinstance(named, UUID) else Reference(file=named),
+                name,
+            )
+            for line, (named, name) in enumerate(pairs, 1)
         ]
         with session() as opened, opened.begin():
             dataset = opened.get_one(Dataset, dataset_id)
-            return put_labels(opened, dataset, assignments, max_classes=max_classes)
+            caller = local_caller(opened)
+            return put_labels(opened, caller, dataset, assignments, max_classes=max_classes)
 
     return putting
 
@@ -94,23 +99,44 @@ def test_the_same_twice_is_once(put: Put) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ([("x.png", "new")], r"line 2: file 'x.png': 2 images have this name; use image_id"),
-        ([("nope.png", "new")], "line 2: file 'nope.png': the dataset has no such image"),
-        ([("er/z.png", "new")], "no such image"),
-        ([("%", "new")], "no such image"),
-        ([(UUID(int=7), "new")], "line 2: image_id 00000000.*no such image"),
-        ([("y.png", "new")], "line 2: file 'y.png': 'new' contradicts 'good' of line 1"),
-        ([("y.png", None)], "contradicts"),
+        (("x.png", "new"), "file 'x.png': 2 images have this name; use image_id or sha256"),
+        (("nope.png", "new"), "file 'nope.png': the dataset has no such image"),
+        (("er/z.png", "new"), "no such image"),
+        (("%", "new"), "no such image"),
+        (("_.png", "new"), "no such image"),
+        ((UUID(int=7), "new"), "image_id 00000000.*no such image"),
     ],
 )
 def test_one_wrong_line_changes_nothing(
-    put: Put, classes: Callable[[], list[str]], wrong: list[Any], words: str
+    put: Put, classes: Callable[[], list[str]], wrong: Any, words: str
 ) -> None:
     put(("z.png", "old"))
-    with pytest.raises(LabelsInvalid, match=words) as raised:
-        put(("y.png", "good"), *wrong, ("z.png", "changed"))
-    assert "nothing was changed" in str(raised.value)
+    said = rf"1 of 3 lines are wrong, nothing was changed; the first: line 2: .*{words}"
+    with pytest.raises(LabelsInvalid, match=said) as raised:
+        put(("y.png", "good"), wrong, ("z.png", "changed"))
     assert [problem["line"] for problem in raised.value.problems] == [2]
+    assert classes() == ["old"]
+
+
+@pytest.mark.parametrize("second", ["new", None])
+def test_all_lines_of_a_contradiction_are_named(
+    put: Put, classes: Callable[[], list[str]], second: str | None
+) -> None:
+    put(("z.png", "old"))
+    with pytest.raises(LabelsInvalid, match=r"3 of 4 lines .* nothing was changed") as raised:
+        put(("y.png", "good"), ("z.png", "changed"), ("./y.png", second), ("y.png", "good"))
+    assert [(problem["line"], problem["detail"]) for problem in raised.value.problems] == [
+        (
+            line,
+            f"file {file!r}: the label {said!r} contradicts {other!r} of line {against}, "
+            "which names the same image",
+        )
+        for line, file, said, other, against in (
+            (1, "y.png", "good", second, 3),
+            (3, "./y.png", second, "good", 1),
+            (4, "y.png", "good", second, 3),
+        )
+    ]
     assert classes() == ["old"]
 
 
