@@ -146,6 +146,7 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
         stored = _fast_jpeg(data, header) or _with_pillow(data, header, max_pixels)
         turn = TURNED.get(stored.orientation)
         pixels_HWC = np.ascontiguousarray(turn(stored.pixels_HWC) if turn else stored.pixels_HWC)
+        greyscale = _is_greyscale(pixels_HWC)
     except MemoryError as error:
         raise ImageTooCostly(
             f"the {header.format} image of {header.width}x{header.height} pixels needs more "
@@ -154,7 +155,7 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
     except DECODER_ERRORS as error:
         raise ImageInvalid(_sentence(error, header.format, len(data))) from error
     height, width, _ = pixels_HWC.shape
-    info = ImageInfo(width, height, header.format, stored.mode, _is_greyscale(pixels_HWC))
+    info = ImageInfo(width, height, header.format, stored.mode, greyscale)
     return DecodedImage(pixels_HWC, info)
 
 

@@ -13,7 +13,7 @@ import signal
 import socket
 from dataclasses import dataclass
 
-from core.errors import ImageInvalid
+from core.errors import ImageInvalid, ImageTooCostly
 from core.images.decoding import decode
 from core.images.frames import READY, Verdict, line_of, read_files
 
@@ -71,6 +71,8 @@ def _inspect(data: bytes, limits: _Limits) -> Verdict:
         return decode(data, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels).info
     except ImageInvalid as error:
         return error
+    except MemoryError:  # while the header was read
+        return ImageTooCostly("decoding the image needs more memory than it may")
 
 
 if __name__ == "__main__":

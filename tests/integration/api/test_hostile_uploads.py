@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +13,6 @@ from tests.unit.images.hostile import archives, files, unreadable_archives
 
 ARCHIVES, UNREADABLE = archives(), unreadable_archives()
 SMALL = 100_000  # so that all of them fit into one upload
-SECONDS = 1.0
 
 
 def test_all_in_one_upload_beside_sound_images(
@@ -43,9 +41,7 @@ def test_what_is_bad_in_an_archive_is_refused_alone(
     client: TestClient, add_dataset: Callable[..., str], name: str
 ) -> None:
     archive, expected = ARCHIVES[name]
-    begin = time.perf_counter()
     answer = client.post(f"/datasets/{add_dataset()}/images", content=archive)
-    assert time.perf_counter() - begin < SECONDS
     assert answer.status_code == 200, answer.text
     assert answer.json()["added"] == 1
     assert {line["code"] for line in answer.json()["lines"]} == expected
@@ -55,8 +51,6 @@ def test_what_is_bad_in_an_archive_is_refused_alone(
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_archive_is_refused(client: TestClient, dataset_id: str, name: str) -> None:
     archive, code = UNREADABLE[name]
-    begin = time.perf_counter()
     answer = client.post(f"/datasets/{dataset_id}/images", content=archive)
-    assert time.perf_counter() - begin < SECONDS
     body = assert_problem(answer, 413 if code == "ArchiveTooLarge" else 422)
     assert body["type"].endswith(code)

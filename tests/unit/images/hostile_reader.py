@@ -46,8 +46,8 @@ def verdict(data: bytes) -> str:
 def main() -> None:
     found = {}
     for path in sorted(Path(sys.argv[1]).iterdir()):
-        begin = time.perf_counter()
-        found[path.name] = (codes(path), time.perf_counter() - begin)
+        begin = time.process_time()  # on one thread, so it is the time on a machine at rest
+        found[path.name] = (codes(path), time.process_time() - begin)
     print(json.dumps({"found": found, "peak_mb": peak_mb()}))  # noqa: T201
 
 

@@ -179,3 +179,18 @@ def test_first_frame_of_an_animation(kind: str) -> None:
 
 def test_one_pixel() -> None:
     assert read(encode(Image.new("RGB", (1, 1), "red"))).pixels_HWC.tolist() == [[[255, 0, 0]]]
+
+
+@pytest.mark.parametrize(
+    ("colour", "samples"), [(0, 1), (2, 3), (4, 2), (6, 4)], ids=["grey", "RGB", "LA", "RGBA"]
+)
+def test_png_of_sixteen_bits(colour: int, samples: int) -> None:
+    stored = np.random.default_rng(colour).integers(0, 2**16, (7, 9, samples), dtype=np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in stored)
+    light = stored / 65535
+    if samples in (2, 4):
+        alpha = light[..., -1:]
+        light = light[..., :-1] * alpha + 1 - alpha
+    expected = np.broadcast_to(255 * light, (7, 9, 3))
+    found = read(png(ihdr(9, 7, 16, colour), rows)).pixels_HWC
+    np.testing.assert_allclose(found, expected, atol=0.5 if samples == 1 else 2)
