@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.auth import ReadCaller, WriteCaller
 from api.dependencies import Cursor, Limit, SessionDep, SettingsDep, StoreDep
 from api.errors import responses
+from api.guard import GuardedRoute
 from api.schemas.datasets import ImageOut, ImagePage, UploadOut
 from api.schemas.text import Text
 from api.uploads import (
@@ -38,8 +39,8 @@ from core.errors import (
 from core.images.ingest import ImageLimits, IncomingFile, IngestReport, image_key, ingest
 from core.storage.store import BlobStore
 
-uploads = APIRouter(tags=["images"])
-router = APIRouter(tags=["images"])
+uploads = APIRouter(tags=["images"], route_class=GuardedRoute)
+router = APIRouter(tags=["images"], route_class=GuardedRoute)
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 UPLOAD_BODY: dict[str, Any] = {

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from api.auth import ReadCaller, WriteCaller
 from api.dependencies import SessionDep, SettingsDep, StoreDep
 from api.errors import responses
+from api.guard import GuardedRoute
 from api.schemas.jobs import (
     JOB_EXAMPLES,
     JobCreatedOut,
@@ -39,7 +40,7 @@ from core.errors import (
 from core.jobs import service
 from core.jobs.submission import submit
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=GuardedRoute)
 
 
 @router.post(

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from api.auth import WriteCaller
 from api.dependencies import SessionDep, SettingsDep
 from api.errors import responses
+from api.guard import GuardedRoute
 from api.openapi import schema_of
 from api.schemas.datasets import LabelIn, LabelsIn, LabelsOut
 from api.uploads import media_type
@@ -24,7 +25,7 @@ from core.datasets import service
 from core.datasets.labels import Assignment, LabelReport, put_labels
 from core.errors import BodyTooLarge, DatasetNotFound, LabelsInvalid, RequestInvalid
 
-router = APIRouter(tags=["labels"])
+router = APIRouter(tags=["labels"], route_class=GuardedRoute)
 EXTRA = "columns too many"
 FIELDS = ("file", "image_id", "label")
 CSV_EXAMPLE = "file,label\na.png,bolt\nb.png,nut\n"

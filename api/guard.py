@@ -1,0 +1,42 @@
+"""What every operation on data asks before it reads a byte of the body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from api.auth import NeedsScope, caller_of
+from core.auth import Scope
+
+
+class GuardedRoute(APIRoute):
+    """A route that knows its caller first: FastAPI alone would parse the body before it asks."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of FastAPI behind the guard."""
+        handle = super().get_route_handler()
+        scope = self.scope
+
+        async def guarded(request: Request) -> Response:
+            request.state.caller = await caller_of(request, scope)
+            return await handle(request)
+
+        return guarded
+
+    @property
+    def scope(self) -> Scope:
+        """The scope that the endpoint's caller needs.
+
+        Raises:
+            TypeError: The endpoint takes no caller.
+        """
+        for dependency in self.dependant.dependencies:
+            if isinstance(dependency.call, NeedsScope):
+                return dependency.call.scope
+        raise TypeError(
+            f"{self.path}: its endpoint takes no caller; add `caller: ReadCaller` (or WriteCaller, "
+            "InferCaller) of api.auth, or leave GuardedRoute away if the operation is public"
+        )
