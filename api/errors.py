@@ -136,6 +136,11 @@ def _title(code: str) -> str:
 
 async def _known(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.FewlabelsError)
+    return refusal(request, error)
+
+
+def refusal(request: Request, error: errors.FewlabelsError) -> JSONResponse:
+    """The answer to a request that ended in an error of ours."""
     status = status_of(type(error))
     if status >= 500:
         log.error("request failed", code=error.code, detail=str(error), exc_info=error)

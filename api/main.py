@@ -18,6 +18,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from api import errors
 from api.errors import Problem
 from api.examples import with_own_names
+from api.exposure import LoopbackOnly, refuse_open_address
 from api.lookup import Lookup
 from api.middleware import RequestContext
 from api.openapi import document
@@ -66,6 +67,7 @@ TAGS = {
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The API over the given settings, or over those of the environment."""
     settings = settings or process_settings()
+    refuse_open_address(settings)
     configure_logging(settings)
     # Swagger UI from a wheel: /docs also works where no browser reaches a CDN.
     app = FastAPIOffline(
@@ -86,6 +88,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     # Inside of RequestContext, which gives its refusals the form of all others.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_json_bytes)
+    if settings.auth_mode == "off":
+        app.add_middleware(LoopbackOnly)
     app.add_middleware(RequestContext)
     app.include_router(images.uploads, max_body_size=settings.max_upload_bytes)
     app.include_router(inference.router, max_body_size=settings.max_inference_bytes)

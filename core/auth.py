@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -29,6 +29,7 @@ class Caller:
 
     project_id: UUID
     scopes: frozenset[str]
+    key_id: UUID | None = None  # None: keys are off
 
     def may(self, scope: Scope) -> bool:
         """Whether the caller holds the scope; `admin` holds all."""
@@ -90,7 +91,7 @@ def list_keys(session: Session) -> list[tuple[ApiKey, str]]:
 
 
 def revoke_key(session: Session, key_id: UUID) -> None:
-    """End a key at once.
+    """End a key at once; the serving path believes it for `key_cache_seconds` more at most.
 
     Raises:
         ApiKeyNotFound: There is none of this id.
@@ -98,7 +99,7 @@ def revoke_key(session: Session, key_id: UUID) -> None:
     ended = (
         update(ApiKey)
         .where(ApiKey.id == key_id)
-        .values(revoked_at=datetime.now(UTC))
+        .values(revoked_at=func.coalesce(ApiKey.revoked_at, datetime.now(UTC)))
         .returning(ApiKey.id)
     )
     if session.scalar(ended) is None:
@@ -117,7 +118,7 @@ def verify_key(session: Session, secret: str) -> Caller:
         raise Unauthenticated("the API key is unknown, expired or revoked")
     if key.last_used_at is None or (now - key.last_used_at).total_seconds() > 60:
         key.last_used_at = now
-    return Caller(key.project_id, frozenset(key.scopes))
+    return Caller(key.project_id, frozenset(key.scopes), key.id)
 
 
 def local_caller(session: Session) -> Caller:

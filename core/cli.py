@@ -128,8 +128,9 @@ def list_api_keys(data_dir: DataDir = None) -> None:
     """List the API keys, without the keys themselves."""
     with sentences(), database_session(data_dir) as session:
         for key, project in list_keys(session):
+            used = f"used {key.last_used_at or 'never'}"
             ended = "revoked" if key.revoked_at else f"expires {key.expires_at or 'never'}"
-            print(f"{key.id}  {project}  {key.name}  {','.join(key.scopes)}  {ended}")
+            print(f"{key.id}  {project}  {key.name}  {','.join(key.scopes)}  {used}  {ended}")
 
 
 @keys.command("revoke")

@@ -11,15 +11,18 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigurationInvalid
-
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+from core.exposure import has_known_secret, is_loopback, is_remote
 
 
 class Settings(BaseSettings):
     """All settings with their defaults; each one is documented by its description."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FEWLABELS_", env_file=".env", extra="ignore", env_ignore_empty=True
+        env_prefix="FEWLABELS_",
+        env_file=".env",
+        extra="ignore",
+        env_ignore_empty=True,
+        hide_input_in_errors=True,  # it has passwords
     )
 
     # Where things live
@@ -171,11 +174,23 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _auth_is_on_where_others_can_call(self) -> Self:
-        if self.auth_mode == "off" and self.host not in LOOPBACK:
+        if self.auth_mode == "off" and not is_loopback(self.host):
             raise ValueError(
                 f"auth_mode is 'off' and host is {self.host!r}: without keys the service listens "
                 "on a loopback address only; set FEWLABELS_AUTH_MODE=keys"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _no_secret_that_all_know(self) -> Self:
+        for name in ("database_url", "broker_url", "blob_url"):
+            secret = getattr(self, name)
+            url = secret.get_secret_value() if secret else ""
+            if has_known_secret(url) and (self.auth_mode == "keys" or is_remote(url)):
+                raise ValueError(
+                    f"FEWLABELS_{name.upper()}: its password is one that everybody tries first; "
+                    "give the server one of its own, for instance of `openssl rand -hex 16`"
+                )
         return self
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -82,6 +83,30 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 def session(app: FastAPI, client: TestClient) -> Callable[[], Session]:
     """Transactions beside those of the API: `with session() as s, s.begin()`."""
     return app.state.sessions  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def guarded_client(settings: Settings) -> Iterator[TestClient]:
+    """The service with keys."""
+    keys = create_app(settings.model_copy(update={"auth_mode": "keys"}))
+    with TestClient(keys, raise_server_exceptions=False, follow_redirects=False) as calling:
+        yield calling
+
+
+@pytest.fixture(scope="module")
+def key(session: Callable[[], Session]) -> Callable[..., dict[str, str]]:
+    """The header of a new key of a project."""
+
+    def made(project: str, *scopes: str, revoked: bool = False, **wishes: Any) -> dict[str, str]:
+        with session() as opened, opened.begin():
+            row, secret = auth.create_key(
+                opened, project=project, name="k", scopes=scopes, **wishes
+            )
+            if revoked:
+                auth.revoke_key(opened, row.id)
+        return {"authorization": f"Bearer {secret}"}
+
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,13 +17,9 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from httpx2 import Response
-from sqlalchemy.orm import Session
 
 import api.routes
 from api.examples import Own
-from api.main import create_app
-from core import auth
-from core.config import Settings
 from tests.integration.api.operations import (
     PUBLIC,
     SCOPES,
@@ -39,30 +35,6 @@ from tests.tiny_models import CLASSES
 
 OWNER, STRANGER = "walls-a", "walls-b"
 Key = Callable[..., dict[str, str]]
-
-
-@pytest.fixture(scope="module")
-def guarded_client(settings: Settings) -> Iterator[TestClient]:
-    """The service with keys."""
-    keys = create_app(settings.model_copy(update={"auth_mode": "keys"}))
-    with TestClient(keys, raise_server_exceptions=False, follow_redirects=False) as calling:
-        yield calling
-
-
-@pytest.fixture(scope="module")
-def key(session: Callable[[], Session]) -> Key:
-    """The header of a new key of a project."""
-
-    def made(project: str, *scopes: str, revoked: bool = False, **wishes: Any) -> dict[str, str]:
-        with session() as opened, opened.begin():
-            row, secret = auth.create_key(
-                opened, project=project, name="k", scopes=scopes, **wishes
-            )
-            if revoked:
-                auth.revoke_key(opened, row.id)
-        return {"authorization": f"Bearer {secret}"}
-
-    return made
 
 
 @pytest.fixture(scope="module")
