@@ -106,8 +106,11 @@ def problem(
         request_id=getattr(request.state, "request_id", None),
         errors=[dict(fault) for fault in faults] or None,
     )
-    headers = {"Retry-After": RETRY_AFTER[status]} if status in RETRY_AFTER else {}
-    if body.request_id:  # also where the answer goes past our middleware, as a 500 does
+    # Ours also where the answer goes past our middleware, as a 500 does.
+    headers = dict(getattr(request.state, "safe_headers", {}))
+    if status in RETRY_AFTER:
+        headers["Retry-After"] = RETRY_AFTER[status]
+    if body.request_id:
         headers["X-Request-ID"] = body.request_id
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"

@@ -19,6 +19,7 @@ from api import errors
 from api.errors import Problem
 from api.examples import with_own_names
 from api.exposure import LoopbackOnly, refuse_open_address
+from api.headers import allow_origins
 from api.lookup import Lookup
 from api.middleware import RequestContext
 from api.openapi import document
@@ -88,9 +89,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     # Inside of RequestContext, which gives its refusals the form of all others.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_json_bytes)
+    allow_origins(app, settings)
     if settings.auth_mode == "off":
         app.add_middleware(LoopbackOnly)
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, tls=settings.tls)
     app.include_router(images.uploads, max_body_size=settings.max_upload_bytes)
     app.include_router(inference.router, max_body_size=settings.max_inference_bytes)
     for module in (datasets, augmentations, images, labels, jobs, models, aliases, health):

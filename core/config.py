@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigurationInvalid
-from core.exposure import has_known_secret, is_loopback, is_remote
+from core.exposure import has_known_secret, is_loopback, is_origin, is_remote, origins_in
 
 
 class Settings(BaseSettings):
@@ -60,6 +60,17 @@ class Settings(BaseSettings):
         ge=0,
         description="How long the serving path may trust a verified key or a resolved alias "
         "before it asks the database again.",
+    )
+
+    tls: bool = Field(
+        default=False,
+        description="Whether callers reach the API by HTTPS only; then browsers are told so "
+        "(Strict-Transport-Security).",
+    )
+    cors_origins: str = Field(
+        default="",
+        description="Origins whose pages may call the API from a browser, separated by commas "
+        "(https://app.example.com,https://labels.example.com). Unset: none.",
     )
 
     # Limits on what comes in
@@ -172,6 +183,17 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for origin in origins_in(value):
+            if not is_origin(origin):
+                raise ValueError(
+                    f"found {origin[:200]!r}; allowed are origins such as https://app.example.com: "
+                    "scheme, name and port, without a path, and no *"
+                )
+        return value
+
     @model_validator(mode="after")
     def _auth_is_on_where_others_can_call(self) -> Self:
         if self.auth_mode == "off" and not is_loopback(self.host):
@@ -192,6 +214,11 @@ class Settings(BaseSettings):
                     "give the server one of its own, for instance of `openssl rand -hex 16`"
                 )
         return self
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        """Origins whose pages may call."""
+        return origins_in(self.cors_origins)
 
     @property
     def store_url(self) -> str:

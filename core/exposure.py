@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import unquote, urlsplit
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -13,6 +14,8 @@ KNOWN_SECRETS = frozenset(
     change_me default example test testing tester demo dev fewlabels letmein qwerty 1234 12345
     123456 12345678 123456789 0000 xxx""".split()  # noqa: SIM905 - thirty lines otherwise
 )
+
+ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
 
 
 def is_loopback(host: str) -> bool:
@@ -39,3 +42,13 @@ def is_remote(url: str) -> bool:
     """Whether a URL names a server on another machine; a Unix socket is on this one."""
     host = urlsplit(url).hostname
     return bool(host) and not is_loopback(str(host))
+
+
+def origins_in(text: str) -> list[str]:
+    """Origins that are separated by commas."""
+    return [origin for part in text.split(",") if (origin := part.strip())]
+
+
+def is_origin(text: str) -> bool:
+    """Whether a text is an origin as browsers send it: scheme, name and port, nothing else."""
+    return ORIGIN.fullmatch(text) is not None

@@ -19,6 +19,7 @@ from core.config import Settings
 from core.db.models import Job, Model
 from core.db.session import upgrade
 from core.db.table import Table
+from tests.integration.api.leaks import LogWatch, watching
 from tests.integration.api.problems import pictures
 from tests.tiny_models import CLASSES, publish_tiny_model
 
@@ -37,6 +38,15 @@ LIMITS = {
     "device": "cpu",
     "log_format": "json",
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def log_watch(tmp_path_factory: pytest.TempPathFactory, embedded: Settings) -> Iterator[LogWatch]:
+    """Ends the run with an error where a key or a password of it stands in a log."""
+    with watching(tmp_path_factory.mktemp("log") / "api.log") as watch:
+        yield watch
+        watch.others += sorted((embedded.data_dir / "logs").iterdir())
+        assert watch.leaks() == []
 
 
 @pytest.fixture(scope="module")
