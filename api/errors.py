@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http
+import math
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,12 @@ SHORT.maxstring = SHORT.maxother = SHORT.maxlong = SHOWN_CHARACTERS
 UNION_BRANCH = re.compile(r"(constrained-)?(int|float|str)|literal\[.*\]")
 UNREADABLE = "There was an error parsing the body"  # FastAPI's words for what json cannot load
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
+EVERYWHERE = (
+    errors.RequestInvalid,
+    errors.Unauthenticated,
+    errors.Forbidden,
+    errors.TooManyRequests,
+)
 RETRY_AFTER = {429: "1", 503: "5"}
 
 
@@ -77,7 +84,7 @@ def status_of(error: type[errors.FewlabelsError]) -> int:
 def responses(*kinds: type[errors.FewlabelsError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI entries for the errors of an operation; those of every operation are included."""
     documented: dict[int | str, list[str]] = {}
-    for kind in (*kinds, errors.RequestInvalid, errors.Unauthenticated, errors.Forbidden):
+    for kind in (*kinds, *EVERYWHERE):
         documented.setdefault(status_of(kind), []).append(kind.__name__)
     documented.setdefault(422, []).append("RequestValidation")
     return {
@@ -147,9 +154,14 @@ def refusal(request: Request, error: errors.FewlabelsError) -> JSONResponse:
     status = status_of(type(error))
     if status >= 500:
         log.error("request failed", code=error.code, detail=str(error), exc_info=error)
-    return problem(
+    answer = problem(
         request, status=status, code=error.code, detail=str(error), faults=error.problems
     )
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, errors.TooManyRequests):
+        answer.headers["RateLimit"] = f'"key";r=0;t={answer.headers["Retry-After"]}'
+    return answer
 
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:

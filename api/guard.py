@@ -9,7 +9,8 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from api.auth import NeedsScope, caller_of
-from core.auth import Scope
+from api.request_rate import RequestRate
+from core.auth import Caller, Scope
 
 
 class GuardedRoute(APIRoute):
@@ -21,7 +22,8 @@ class GuardedRoute(APIRoute):
         scope = self.scope
 
         async def guarded(request: Request) -> Response:
-            request.state.caller = await caller_of(request, scope)
+            caller = request.state.caller = await caller_of(request, scope)
+            await _count(request, caller)
             return await handle(request)
 
         return guarded
@@ -40,3 +42,10 @@ class GuardedRoute(APIRoute):
             f"{self.path}: its endpoint takes no caller; add `caller: ReadCaller` (or WriteCaller, "
             "InferCaller) of api.auth, or leave GuardedRoute away if the operation is public"
         )
+
+
+async def _count(request: Request, caller: Caller) -> None:
+    rate: RequestRate = request.app.state.request_rate
+    if rate.policy is not None:
+        request.state.safe_headers["RateLimit-Policy"] = rate.policy
+    await rate.admit(caller)

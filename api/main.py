@@ -23,6 +23,7 @@ from api.headers import allow_origins
 from api.lookup import Lookup
 from api.middleware import RequestContext
 from api.openapi import document
+from api.request_rate import RequestRate
 from api.routes import (
     aliases,
     augmentations,
@@ -33,6 +34,7 @@ from api.routes import (
     jobs,
     labels,
     models,
+    usage,
 )
 from api.schemas.datasets import LabelsIn
 from api.schemas.inference import InferenceIn
@@ -61,6 +63,7 @@ TAGS = {
     "models": "What jobs made, with metrics and lineage.",
     "aliases": "Stable names that applications call.",
     "inference": "Vectors and classes of images.",
+    "usage": "What the project holds and may hold.",
     "health": "Alive, ready, measured.",
 }
 
@@ -95,7 +98,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestContext, tls=settings.tls)
     app.include_router(images.uploads, max_body_size=settings.max_upload_bytes)
     app.include_router(inference.router, max_body_size=settings.max_inference_bytes)
-    for module in (datasets, augmentations, images, labels, jobs, models, aliases, health):
+    for module in (datasets, augmentations, images, labels, jobs, models, aliases, usage, health):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
@@ -105,6 +108,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     _raise_file_limit()
+    state.request_rate = RequestRate(state.settings)
     await run_in_threadpool(state.store.prepare)
     # PyTorch takes seconds to load: other requests are answered meanwhile.
     state.engine = asyncio.create_task(_start_engine(state.settings))
@@ -113,6 +117,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         engine = await state.engine
         await engine.close()
+        await state.request_rate.close()
         state.database.dispose()
 
 

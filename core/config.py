@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from core.access import AccessSettings
 from core.errors import ConfigurationInvalid
-from core.exposure import has_known_secret, is_loopback, is_origin, is_remote, origins_in
+from core.exposure import has_known_secret, is_loopback, is_remote
 
 
-class Settings(BaseSettings):
+class Settings(AccessSettings):
     """All settings with their defaults; each one is documented by its description."""
 
     model_config = SettingsConfigDict(
@@ -48,30 +49,6 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the API listens on.")
-
-    # Who may call
-    auth_mode: Literal["off", "keys"] = Field(
-        default="off",
-        description="`keys`: every call but health, metrics and documentation needs an API key. "
-        "`off`: only on a loopback address.",
-    )
-    key_cache_seconds: float = Field(
-        default=1.0,
-        ge=0,
-        description="How long the serving path may trust a verified key or a resolved alias "
-        "before it asks the database again.",
-    )
-
-    tls: bool = Field(
-        default=False,
-        description="Whether callers reach the API by HTTPS only; then browsers are told so "
-        "(Strict-Transport-Security).",
-    )
-    cors_origins: str = Field(
-        default="",
-        description="Origins whose pages may call the API from a browser, separated by commas "
-        "(https://app.example.com,https://labels.example.com). Unset: none.",
-    )
 
     # Limits on what comes in
     max_json_bytes: int = Field(
@@ -183,17 +160,6 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("cors_origins")
-    @classmethod
-    def _origins(cls, value: str) -> str:
-        for origin in origins_in(value):
-            if not is_origin(origin):
-                raise ValueError(
-                    f"found {origin[:200]!r}; allowed are origins such as https://app.example.com: "
-                    "scheme, name and port, without a path, and no *"
-                )
-        return value
-
     @model_validator(mode="after")
     def _auth_is_on_where_others_can_call(self) -> Self:
         if self.auth_mode == "off" and not is_loopback(self.host):
@@ -214,11 +180,6 @@ class Settings(BaseSettings):
                     "give the server one of its own, for instance of `openssl rand -hex 16`"
                 )
         return self
-
-    @property
-    def allowed_origins(self) -> list[str]:
-        """Origins whose pages may call."""
-        return origins_in(self.cors_origins)
 
     @property
     def store_url(self) -> str:

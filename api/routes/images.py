@@ -34,6 +34,7 @@ from core.errors import (
     BodyTooLarge,
     DatasetNotFound,
     ImageNotFound,
+    ProjectFull,
     TooManyImages,
 )
 from core.images.ingest import ImageLimits, IncomingFile, IngestReport, image_key, ingest
@@ -71,7 +72,7 @@ UPLOAD_BODY: dict[str, Any] = {
     "/datasets/{dataset_id}/images",
     response_model=UploadOut,
     responses=responses(
-        DatasetNotFound, ArchiveInvalid, ArchiveTooLarge, BodyTooLarge, TooManyImages
+        DatasetNotFound, ArchiveInvalid, ArchiveTooLarge, BodyTooLarge, TooManyImages, ProjectFull
     ),
     openapi_extra=UPLOAD_BODY,
     summary="Add images: multipart files, or a zip or tar archive as the body",
@@ -119,6 +120,8 @@ class _Adder:
             max_bytes=settings.max_image_bytes,
             max_pixels=settings.max_image_pixels,
             max_images=settings.max_images_per_dataset,
+            max_project_images=settings.max_project_images,
+            max_project_bytes=settings.max_project_bytes,
         )
 
     def __call__(self, files: Iterable[IncomingFile]) -> IngestReport:

@@ -15,6 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from core.db import answers, sizes  # noqa: F401 - their tables are part of the metadata
 from core.db.table import Json, Table, creation_time, name_length, primary_id
 
 

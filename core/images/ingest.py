@@ -18,6 +18,7 @@ from core.db.models import Dataset, Image, ImageName
 from core.errors import ImageInvalid, TooManyImages
 from core.images.archives.entries import shown_name
 from core.images.decoding import ImageInfo, decode
+from core.quota import require_image_room
 from core.storage.store import BlobStore
 
 RowT = TypeVar("RowT")
@@ -39,11 +40,13 @@ class IncomingFile:
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """How large one image may be and how many a dataset may hold."""
+    """How large one image may be, and how much a dataset and its project may hold (0: any)."""
 
     max_bytes: int
     max_pixels: int
     max_images: int
+    max_project_images: int = 0
+    max_project_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ def ingest(
 
     Raises:
         TooManyImages: The dataset would exceed its limit; nothing is added.
+        ProjectFull: The project would exceed a limit; nothing is added.
     """
     report = IngestReport()
     kept: list[_Verified] = []
@@ -172,6 +176,9 @@ def _record(
             f"files: the dataset may hold {limits.max_images} images, "
             f"{room} more than it has; nothing was added"
         )
+    require_image_room(
+        session, dataset_id, images=limits.max_project_images, size=limits.max_project_bytes
+    )
     ids = _image_ids(session, dataset_id, list(first))
     _insert_names(session, dataset_id, {(ids[item.sha256], item.name) for item in kept})
     for item in kept:

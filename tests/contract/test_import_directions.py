@@ -20,7 +20,8 @@ ENTRY_POINTS = {"core.cli", "core.embedded", "core.demo", "core.samples"}
 
 # What a package may import of this project besides itself: the table of the design.
 ALLOWED: dict[str, set[str]] = {
-    "core.config": FACTS | {"core.exposure"},
+    "core.config": FACTS | {"core.access", "core.exposure"},
+    "core.access": {"core.exposure"},
     "core.errors": set(),
     "core.exposure": set(),
     "core.learning": set(),
@@ -28,10 +29,16 @@ ALLOWED: dict[str, set[str]] = {
     "core.storage": FACTS,
     "core.db": FACTS,
     "core.auth": DATA,
-    "core.images": DATA,
+    "core.quota": DATA | {"core.auth"},
+    "core.images": DATA | {"core.quota"},
     "core.datasets": DATA | {"core.images", "core.auth"},
     "core.jobs": DATA - {"core.storage"}
-    | {"core.datasets", "core.auth", "core.storage.store"},  # submission hands the store on
+    | {
+        "core.datasets",
+        "core.auth",
+        "core.quota",
+        "core.storage.store",
+    },  # submission hands the store on
     "core.registry": DATA | {"core.auth"},
     "core.search": DATA | {"core.auth"},
     "core.inference": FACTS | {"core.learning", "core.registry.artifact", "core.telemetry"},

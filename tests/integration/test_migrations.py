@@ -112,6 +112,11 @@ WRONG = {
     "its own parent": "UPDATE models SET parent_id = id",
     "alias name": "INSERT INTO aliases VALUES (:project, 'Über', :model, NULL, now())",
     "alias of another project": "INSERT INTO aliases VALUES (:other, 'a', :model, NULL, now())",
+    "negative size": "UPDATE dataset_sizes SET image_count = -1",
+    "answer that was no success": "INSERT INTO kept_answers VALUES (:project, 'k', "
+    "repeat('a', 64), 422, '{}', '', now())",
+    "answer without a key": "INSERT INTO kept_answers VALUES (:project, '', "
+    "repeat('a', 64), 201, '{}', '', now())",
     "key without scope": "INSERT INTO api_keys (id, project_id, name, digest, scopes) "
     "VALUES (:image, :project, 'k', repeat('a', 64), '{}')",
     "unknown scope": "INSERT INTO api_keys (id, project_id, name, digest, scopes) "
@@ -133,3 +138,41 @@ def test_a_used_model_is_not_deleted_under_its_alias(engine: Engine) -> None:
         connection.execute(text(insert), IDS)
         with pytest.raises(IntegrityError):
             connection.execute(text("DELETE FROM models"))
+
+
+def sizes(engine: Engine) -> list[tuple[int, int]]:
+    with engine.connect() as connection:
+        statement = "SELECT image_count, byte_count FROM dataset_sizes ORDER BY image_count"
+        return [(row[0], row[1]) for row in connection.execute(text(statement))]
+
+
+def test_sizes_follow_the_images_whatever_happens_to_them(url: str) -> None:
+    """Also those that were there before the migration, and those that go with their dataset."""
+    more = (
+        "INSERT INTO images (id, dataset_id, sha256, width, height, format, greyscale, byte_count) "
+        "SELECT gen_random_uuid(), d.id, encode(sha256(n::text::bytea), 'hex'), 1, 1, 'PNG', "
+        "false, 10 FROM datasets d, generate_series({0}, {1}) n ON CONFLICT DO NOTHING"
+    )
+    engine = create_engine(url)
+    downgrade(url)
+    upgrade(url, "0001")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO projects (id, name) VALUES (:project, 'p')"), IDS)
+        for name, dataset in (("d", IDS["dataset"]), ("e", IDS["other"])):
+            statement = "INSERT INTO datasets VALUES (:id, :project, :name, 0, 0, now())"
+            values = {"id": dataset, "project": IDS["project"], "name": name}
+            connection.execute(text(statement), values)
+        connection.execute(text(more.format(1, 3)))
+    upgrade(url)
+    assert sizes(engine) == [(3, 30), (3, 30)]
+    for statement, expected in (
+        (more.format(2, 5), [(5, 50), (5, 50)]),  # two are new in each, two are there
+        ("DELETE FROM images WHERE dataset_id = :dataset AND sha256 > '8'", None),
+        ("DELETE FROM images WHERE dataset_id = :dataset", [(0, 0), (5, 50)]),
+        ("DELETE FROM datasets WHERE id = :other", [(0, 0)]),
+        ("DELETE FROM datasets", []),
+    ):
+        with engine.begin() as connection:
+            connection.execute(text(statement), IDS)
+        assert expected is None or sizes(engine) == expected
+    engine.dispose()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,23 @@ from pydantic import SecretStr
 
 from api.main import create_app
 from core.config import Settings
+from core.storage.store import open_store
 from tests.integration.api.leaks import LogWatch, passwords
 from tests.integration.api.problems import picture
 
 PASSWORD = secrets.token_hex(16)
 
 
-def away(settings: Settings, **addresses: str) -> TestClient:
-    """A service some of whose servers do not answer or do not let it in."""
-    wishes = {name: SecretStr(address) for name, address in addresses.items()}
-    return TestClient(
-        create_app(settings.model_copy(update={**wishes, "auth_mode": "off"})),
-        raise_server_exceptions=False,
-    )
+@contextmanager
+def away(settings: Settings, field: str, address: str) -> Iterator[TestClient]:
+    """A service one of whose servers does not answer, or does not let it in any more."""
+    broken = create_app(settings.model_copy(update={field: SecretStr(address)}))
+    if field == "blob_url":  # it does not start with such a store
+        refused, broken.state.store = broken.state.store, open_store(settings.store_url)
+    with TestClient(broken, raise_server_exceptions=False) as calling:
+        if field == "blob_url":
+            broken.state.store = refused
+        yield calling
 
 
 def test_the_watch_finds_what_it_looks_for(tmp_path: Path) -> None:
@@ -95,10 +100,11 @@ def test_servers_that_fail_are_logged_without_their_passwords(
     dataset_id = add_dataset({f"{n}.png": picture(n) for n in range(3)})
     image_id = client.get(f"/datasets/{dataset_id}/images").json()["items"][0]["id"]
     place = s3_host.rpartition("@")[2]
-    broken = away(settings, **{field: address.format(password=PASSWORD, s3=place)})
     order = {"stage": "pretrain", "dataset_id": dataset_id, "batch_size": 2}
     before = len(log_watch.text)
-    broken.request(method, path.format(image_id=image_id), json=order if method == "POST" else None)
+    with away(settings, field, address.format(password=PASSWORD, s3=place)) as broken:
+        sent = order if method == "POST" else None
+        broken.request(method, path.format(image_id=image_id), json=sent)
     assert said in log_watch.text[before:]
     assert PASSWORD in log_watch.secrets
     assert log_watch.leaks() == []
