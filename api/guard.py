@@ -9,21 +9,30 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from api.auth import NeedsScope, caller_of
+from api.idempotency import HEADER, answer_once
 from api.request_rate import RequestRate
 from core.auth import Caller, Scope
 
 
 class GuardedRoute(APIRoute):
-    """A route that knows its caller first: FastAPI alone would parse the body before it asks."""
+    """A route that knows its caller first: FastAPI alone would parse the body before it asks.
+
+    A POST that needs the scope `write` takes an Idempotency-Key; its endpoint makes what it makes
+    in the session of `SessionDep`, where the answer is kept as well.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of FastAPI behind the guard."""
         handle = super().get_route_handler()
         scope = self.scope
+        makes = "POST" in (self.methods or ()) and scope == "write"
+        reads_json = self.body_field is not None
 
         async def guarded(request: Request) -> Response:
             caller = request.state.caller = await caller_of(request, scope)
             await _count(request, caller)
+            if makes and HEADER in request.headers:
+                return await answer_once(request, caller, handle, reads_json=reads_json)
             return await handle(request)
 
         return guarded

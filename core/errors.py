@@ -157,6 +157,10 @@ class RequestInvalid(Invalid):
     """The request's body or parameters do not have the documented form."""
 
 
+class IdempotencyKeyReused(Invalid):
+    """The Idempotency-Key was sent with another request before."""
+
+
 class BodyTooLarge(TooLarge):
     """The request body exceeds its limit."""
 

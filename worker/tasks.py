@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.config import process_settings
 from core.db.session import make_engine, session_factory
+from core.idempotency import forget_answers
 from core.jobs import leases, outbox
 from core.jobs.queue import RUN_JOB, SWEEP, CeleryQueue
 from core.telemetry import bound, logger
@@ -35,9 +36,11 @@ def run_job(job_id: str) -> None:
 
 @app.task(name=SWEEP)
 def sweep() -> None:
-    """Take jobs from silent workers and send lost hints again."""
+    """Take jobs from silent workers, send lost hints again, forget old answers."""
     waiting = CeleryQueue(app).waiting()
     with _sessions().begin() as session:
         expired, hinted = leases.sweep(session, hints_waiting=waiting)
     if expired or hinted:
         log.info("swept", expired_leases=expired, hints_sent=hinted)
+    with _sessions().begin() as session:
+        forget_answers(session, hours=process_settings().idempotency_hours)

@@ -24,6 +24,7 @@ DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
     ROOT / "docs" / "benchmarks.md",
     ROOT / "docs" / "learning.md",
+    ROOT / "docs" / "security.md",
     DEPENDENCIES,
     *DECISIONS,
 ]
@@ -109,7 +110,9 @@ def test_figures_in_the_readme_are_measured_ones() -> None:
 
 def test_decisions_are_numbered_in_order_and_complete() -> None:
     assert len(DECISIONS) >= 7
-    for number, path in enumerate(DECISIONS, 1):
+    numbers = [int(path.name[:4]) for path in DECISIONS]
+    assert numbers == sorted(set(numbers))  # numbers go up; branches leave gaps
+    for number, path in zip(numbers, DECISIONS, strict=True):
         text = path.read_text(encoding="utf-8")
         assert path.name.startswith(f"{number:04d}-")
         assert text.startswith(f"# {number}. ")

@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "core.storage": FACTS,
     "core.db": FACTS,
     "core.auth": DATA,
+    "core.idempotency": DATA | {"core.auth"},
     "core.quota": DATA | {"core.auth"},
     "core.images": DATA | {"core.quota"},
     "core.datasets": DATA | {"core.images", "core.auth"},
