@@ -121,6 +121,7 @@ def test_beat_forgets_old_answers(settings: Settings) -> None:
                 assert process.poll() is None, process.communicate()[0]
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
+            assert stopped_by_sigterm(process) == 0
 
 
 @pytest.mark.parametrize("name", ["api", "worker", "beat"])
