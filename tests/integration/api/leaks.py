@@ -15,6 +15,7 @@ import pytest
 import api.main
 from core import auth, cli
 from core.config import Settings
+from core.telemetry import configure_logging
 
 
 @dataclass
@@ -45,7 +46,7 @@ def watching(log: Path) -> Iterator[LogWatch]:
     watch = LogWatch(log)
     with log.open("a") as stream, pytest.MonkeyPatch.context() as patch:
         copy = logging.StreamHandler(stream)
-        real_key, real_logging = auth.create_key, api.main.configure_logging
+        real_key = auth.create_key
 
         def noted_key(*arguments: Any, **wishes: Any) -> Any:
             key, secret = real_key(*arguments, **wishes)
@@ -53,7 +54,7 @@ def watching(log: Path) -> Iterator[LogWatch]:
             return key, secret
 
         def copied_logging(settings: Settings) -> None:
-            real_logging(settings)
+            configure_logging(settings)
             root = logging.getLogger()
             copy.setFormatter(root.handlers[0].formatter)
             root.addHandler(copy)

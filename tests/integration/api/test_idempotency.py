@@ -91,8 +91,8 @@ def test_reading_and_serving_take_no_notice(client: TestClient, classifier: Any)
         assert client.get(path, headers=headers).status_code == 200
     for number in (1, 2):
         files = {"files": ("a.png", picture(number))}
-        body = {"data": {"model": str(classifier)}, "files": files}
-        answer = client.post("/predict", headers=headers, **body)
+        asked = {"model": str(classifier)}
+        answer = client.post("/predict", headers=headers, data=asked, files=files)
         assert answer.status_code == 200
         assert "idempotent-replayed" not in answer.headers
 
