@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
@@ -16,7 +18,9 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from api.main import create_app
+from api.request_rate import PATIENCE_SECONDS, PAUSE_SECONDS
 from core.config import Settings
+from core.embedded.servers import start_servers
 from tests.integration.api.leaks import LogWatch
 from tests.integration.api.problems import assert_problem, picture
 
@@ -93,6 +97,38 @@ def test_requests_are_let_in_when_the_broker_is_away(
         assert burst(calling, headers, 4 * RATE) == [200] * 4 * RATE
         assert calling.get("/usage", headers=headers).json()["requests_left"] is None
     assert log_watch.text.count(said) - before == 1
+
+
+@pytest.fixture
+def own_broker(settings: Settings, tmp_path: Path) -> Iterator[tuple[SecretStr, psutil.Process]]:
+    """A broker of our own, and its process."""
+    wishes = {"data_dir": tmp_path / "broker", "broker_url": None}
+    with start_servers(settings.model_copy(update=wishes)) as started:
+        assert started.broker_url is not None
+        address = started.broker_url.get_secret_value().rpartition("@")[2].removesuffix("/0")
+        children = psutil.Process().children(recursive=True)
+        (process,) = [child for child in children if address in " ".join(child.cmdline())]
+        yield started.broker_url, process
+
+
+def test_a_broker_that_hangs_holds_up_one_request(
+    settings: Settings, key: Key, own_broker: tuple[SecretStr, psutil.Process]
+) -> None:
+    url, process = own_broker
+    with serving(settings, requests_per_second=RATE, broker_url=url) as calling:
+        headers = key("rate", "read")
+        assert 429 in burst(calling, headers, RATE + 1)
+        process.suspend()
+        started = time.monotonic()
+        assert burst(calling, headers, 1) == [200]
+        assert time.monotonic() - started < 2 * PATIENCE_SECONDS + 1
+        started = time.monotonic()
+        assert burst(calling, headers, 2 * RATE) == [200] * 2 * RATE
+        assert time.monotonic() - started < PAUSE_SECONDS
+        process.resume()
+        deadline = time.monotonic() + 2 * PAUSE_SECONDS
+        while 429 not in burst(calling, headers, 2 * RATE):  # it counts again
+            assert time.monotonic() < deadline
 
 
 @pytest.fixture
