@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -34,24 +34,40 @@ def identify(sessions: sessionmaker[Session], settings: Settings, secret: str | 
         return auth.verify_key(session, secret)
 
 
-def require(caller: Caller, scope: Scope) -> Caller:
-    """Raise Forbidden unless the caller holds the scope."""
+async def caller_of(request: Request, scope: Scope) -> Caller:
+    """Who calls; holds the scope.
+
+    The serving path believes a key for `key_cache_seconds`; all others ask the database.
+
+    Raises:
+        Unauthenticated: Not with this key.
+        Forbidden: The key lacks the scope.
+    """
+    state = request.app.state
+    credentials = await bearer(request)
+    secret = credentials.credentials if credentials else None
+    if scope == "infer":
+        caller = cast(Caller, await state.lookup.caller(secret))
+    else:
+        caller = await run_in_threadpool(identify, state.sessions, state.settings, secret)
     if not caller.may(scope):
         held = ", ".join(sorted(caller.scopes))
         raise Forbidden(f"the API key has the scopes {held}; this operation needs {scope}")
     return caller
 
 
-def caller_with(scope: Scope) -> Callable[..., Caller]:
-    """A dependency: the caller, who must hold the scope."""
+class NeedsScope:
+    """A dependency: the caller, whom the guarded route has found before it read the body."""
 
-    def dependency(request: Request, credentials: Credentials) -> Caller:
-        state = request.app.state
-        secret = credentials.credentials if credentials else None
-        return require(identify(state.sessions, state.settings, secret), scope)
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
 
-    return dependency
+    async def __call__(self, request: Request, credentials: Credentials) -> Caller:
+        """The caller; the credentials are asked for so that OpenAPI shows the scheme."""
+        del credentials
+        return cast(Caller, request.state.caller)
 
 
-ReadCaller = Annotated[Caller, Depends(caller_with("read"))]
-WriteCaller = Annotated[Caller, Depends(caller_with("write"))]
+ReadCaller = Annotated[Caller, Security(NeedsScope("read"), scopes=["read"])]
+WriteCaller = Annotated[Caller, Security(NeedsScope("write"), scopes=["write"])]
+InferCaller = Annotated[Caller, Security(NeedsScope("infer"), scopes=["infer"])]

@@ -16,6 +16,7 @@ from core.storage.store import BlobStore
 def get_session(request: Request) -> Iterator[Session]:
     """One transaction a request: commits before the response is sent, or rolls back."""
     with request.app.state.sessions.begin() as session:
+        request.state.session = session  # for the answer that is kept under an Idempotency-Key
         yield session
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http
+import math
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,12 @@ SHORT.maxstring = SHORT.maxother = SHORT.maxlong = SHOWN_CHARACTERS
 UNION_BRANCH = re.compile(r"(constrained-)?(int|float|str)|literal\[.*\]")
 UNREADABLE = "There was an error parsing the body"  # FastAPI's words for what json cannot load
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
+EVERYWHERE = (
+    errors.RequestInvalid,
+    errors.Unauthenticated,
+    errors.Forbidden,
+    errors.TooManyRequests,
+)
 RETRY_AFTER = {429: "1", 503: "5"}
 
 
@@ -77,7 +84,7 @@ def status_of(error: type[errors.FewlabelsError]) -> int:
 def responses(*kinds: type[errors.FewlabelsError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI entries for the errors of an operation; those of every operation are included."""
     documented: dict[int | str, list[str]] = {}
-    for kind in (*kinds, errors.RequestInvalid, errors.Unauthenticated, errors.Forbidden):
+    for kind in (*kinds, *EVERYWHERE):
         documented.setdefault(status_of(kind), []).append(kind.__name__)
     documented.setdefault(422, []).append("RequestValidation")
     return {
@@ -106,8 +113,11 @@ def problem(
         request_id=getattr(request.state, "request_id", None),
         errors=[dict(fault) for fault in faults] or None,
     )
-    headers = {"Retry-After": RETRY_AFTER[status]} if status in RETRY_AFTER else {}
-    if body.request_id:  # also where the answer goes past our middleware, as a 500 does
+    # Ours also where the answer goes past our middleware, as a 500 does.
+    headers = dict(getattr(request.state, "safe_headers", {}))
+    if status in RETRY_AFTER:
+        headers["Retry-After"] = RETRY_AFTER[status]
+    if body.request_id:
         headers["X-Request-ID"] = body.request_id
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -136,12 +146,22 @@ def _title(code: str) -> str:
 
 async def _known(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.FewlabelsError)
+    return refusal(request, error)
+
+
+def refusal(request: Request, error: errors.FewlabelsError) -> JSONResponse:
+    """The answer to a request that ended in an error of ours."""
     status = status_of(type(error))
     if status >= 500:
         log.error("request failed", code=error.code, detail=str(error), exc_info=error)
-    return problem(
+    answer = problem(
         request, status=status, code=error.code, detail=str(error), faults=error.problems
     )
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, errors.TooManyRequests):
+        answer.headers["RateLimit"] = f'"key";r=0;t={answer.headers["Retry-After"]}'
+    return answer
 
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:

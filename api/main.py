@@ -18,9 +18,12 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from api import errors
 from api.errors import Problem
 from api.examples import with_own_names
+from api.exposure import LoopbackOnly, refuse_open_address
+from api.headers import allow_origins
 from api.lookup import Lookup
 from api.middleware import RequestContext
 from api.openapi import document
+from api.request_rate import RequestRate
 from api.routes import (
     aliases,
     augmentations,
@@ -33,6 +36,7 @@ from api.routes import (
     labels,
     models,
     snapshots,
+    usage,
 )
 from api.schemas.inference import InferenceIn
 from api.schemas.labels import LabelsIn
@@ -63,6 +67,7 @@ TAGS = {
     "models": "What jobs made, with metrics and lineage.",
     "aliases": "Stable names that applications call.",
     "inference": "Vectors and classes of images.",
+    "usage": "What the project holds and may hold.",
     "health": "Alive, ready, measured.",
 }
 
@@ -70,6 +75,7 @@ TAGS = {
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The API over the given settings, or over those of the environment."""
     settings = settings or process_settings()
+    refuse_open_address(settings)
     configure_logging(settings)
     # Swagger UI from a wheel: /docs also works where no browser reaches a CDN.
     app = FastAPIOffline(
@@ -91,7 +97,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     # Inside of RequestContext, which gives its refusals the form of all others.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_json_bytes)
-    app.add_middleware(RequestContext)
+    allow_origins(app, settings)
+    if settings.auth_mode == "off":
+        app.add_middleware(LoopbackOnly)
+    app.add_middleware(RequestContext, tls=settings.tls)
     app.include_router(images.uploads, max_body_size=settings.max_upload_bytes)
     app.include_router(inference.router, max_body_size=settings.max_inference_bytes)
     for module in (
@@ -104,6 +113,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         jobs,
         models,
         aliases,
+        usage,
         health,
     ):
         app.include_router(module.router)
@@ -115,6 +125,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     _raise_file_limit()
+    state.request_rate = RequestRate(state.settings)
     await run_in_threadpool(state.store.prepare)
     # PyTorch takes seconds to load: other requests are answered meanwhile.
     state.engine = asyncio.create_task(_start_engine(state.settings))
@@ -124,6 +135,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = await state.engine
         await engine.close()
         await run_in_threadpool(state.decoders.close)
+        await state.request_rate.close()
         state.database.dispose()
 
 

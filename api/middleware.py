@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import body_too_large, is_plain_refusal
+from api.headers import safe_headers
 from core.telemetry import REQUEST_SECONDS, REQUESTS, bound, logger
 
 log = logger("api.access")
@@ -22,8 +23,9 @@ QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 class RequestContext:
     """Give every request an id, a log line, metrics and safe headers."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, tls: bool = False) -> None:
         self.app = app
+        self.tls = tls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -31,7 +33,9 @@ class RequestContext:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        safe = safe_headers(scope, tls=self.tls)
+        # In the state for the answer to an unexpected error, which goes past this middleware.
+        scope.setdefault("state", {}).update(request_id=request_id, safe_headers=safe)
         started = time.perf_counter()
         status = 500
 
@@ -50,10 +54,8 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                headers.setdefault("X-Content-Type-Options", "nosniff")
-                headers.setdefault("Cache-Control", "no-store")
-                headers.setdefault("Referrer-Policy", "no-referrer")
-                headers.setdefault("X-Frame-Options", "DENY")
+                for name, value in safe.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         with bound(request_id=request_id):

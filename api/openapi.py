@@ -10,6 +10,20 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 TEMPLATE = "#/components/schemas/{model}"
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Any text of yours, such as a UUID. The same request under the same key is "
+    "carried out once and answered the same each time, for FEWLABELS_IDEMPOTENCY_HOURS; another "
+    "request under it is refused. An upload is told by its length, and by its Content-Digest if "
+    "there is one.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+REPLAYED: dict[str, Any] = {
+    "description": "`true` where the request had been carried out before.",
+    "schema": {"type": "string"},
+}
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
@@ -32,5 +46,18 @@ def document(app: FastAPI, *, referred: Sequence[type[BaseModel]]) -> dict[str, 
             schema = model.model_json_schema(ref_template=TEMPLATE)
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema
+        for item in made["paths"].values():
+            _tell_of_idempotency(item.get("post", {}))
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def _tell_of_idempotency(operation: dict[str, Any]) -> None:
+    """What `GuardedRoute` does with POSTs that make something."""
+    if ["write"] not in [list(*need.values()) for need in operation.get("security", [])]:
+        return
+    operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
+    operation["responses"]["422"]["description"] += ", IdempotencyKeyReused"
+    for status, response in operation["responses"].items():
+        if status < "300":
+            response.setdefault("headers", {})["Idempotent-Replayed"] = REPLAYED

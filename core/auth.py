@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -95,7 +95,7 @@ def list_keys(session: Session) -> list[tuple[ApiKey, str]]:
 
 
 def revoke_key(session: Session, key_id: UUID) -> None:
-    """End a key at once.
+    """End a key at once; the serving path believes it for `key_cache_seconds` more at most.
 
     Raises:
         ApiKeyNotFound: There is none of this id.
@@ -103,7 +103,7 @@ def revoke_key(session: Session, key_id: UUID) -> None:
     ended = (
         update(ApiKey)
         .where(ApiKey.id == key_id)
-        .values(revoked_at=datetime.now(UTC))
+        .values(revoked_at=func.coalesce(ApiKey.revoked_at, datetime.now(UTC)))
         .returning(ApiKey.id)
     )
     if session.scalar(ended) is None:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from core import blobs
 from core.auth import DEFAULT_PROJECT, create_key, list_keys, revoke_key
-from core.config import load_settings
+from core.config import Settings, load_settings
 from core.db.session import make_engine, session_factory, upgrade
 from core.demo.command import demo
 from core.embedded.commands import become
@@ -63,7 +63,7 @@ def up(
     with sentences():
         settings = load_settings(data_dir=data_dir, host=host, port=port)
         say(f"data folder {settings.data_dir}")
-        run_service(settings, tell=say, ready=_greeting(settings.data_dir))
+        run_service(settings, tell=say, ready=_greeting(settings))
 
 
 @app.command()
@@ -132,8 +132,9 @@ def list_api_keys(data_dir: DataDir = None) -> None:
     """List the API keys, without the keys themselves."""
     with sentences(), database_session(data_dir) as session:
         for key, project in list_keys(session):
+            used = f"used {key.last_used_at or 'never'}"
             ended = "revoked" if key.revoked_at else f"expires {key.expires_at or 'never'}"
-            print(f"{key.id}  {project}  {key.name}  {','.join(key.scopes)}  {ended}")
+            print(f"{key.id}  {project}  {key.name}  {','.join(key.scopes)}  {used}  {ended}")
 
 
 @keys.command("revoke")
@@ -205,17 +206,23 @@ def say(line: str) -> None:
     out.print(f"  {line}", style="dim", markup=False)
 
 
-def _greeting(data_dir: Path) -> Callable[[str], None]:
+def _greeting(settings: Settings) -> Callable[[str], None]:
     def greet(url: str) -> None:
         json = "-H 'content-type: application/json'"
+        key, first = "", []
+        if settings.auth_mode == "keys":
+            key = ' -H "authorization: Bearer $KEY"'
+            make = f"fewlabels keys create --name me --data-dir {settings.data_dir}"
+            first = [f"  KEY=$({make} | tail -1)"]
         lines = [
             f"\nFewlabels is up at {url}",
             f"  Swagger UI  {url}/docs",
-            f"  logs        {data_dir / 'logs'}",
+            f"  logs        {settings.data_dir / 'logs'}",
             "\nTry it:",
+            *first,
             f"  curl {url}/healthz",
-            f'  curl {url}/datasets {json} -d \'{{"name": "mine"}}\'',
-            f"  curl {url}/datasets",
+            f'  curl {url}/datasets{key} {json} -d \'{{"name": "mine"}}\'',
+            f"  curl {url}/datasets{key}",
             "\nCtrl-C stops it; everything is there at the next start.",
         ]
         for line in lines:

@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from core.access import AccessSettings
 from core.errors import ConfigurationInvalid
+from core.exposure import has_known_secret, is_loopback, is_remote
 
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
-
-class Settings(BaseSettings):
+class Settings(AccessSettings):
     """All settings with their defaults; each one is documented by its description."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FEWLABELS_", env_file=".env", extra="ignore", env_ignore_empty=True
+        env_prefix="FEWLABELS_",
+        env_file=".env",
+        extra="ignore",
+        env_ignore_empty=True,
+        hide_input_in_errors=True,  # it has passwords
     )
 
     # Where things live
@@ -45,19 +49,6 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port that the API listens on.")
-
-    # Who may call
-    auth_mode: Literal["off", "keys"] = Field(
-        default="off",
-        description="`keys`: every call but health, metrics and documentation needs an API key. "
-        "`off`: only on a loopback address.",
-    )
-    key_cache_seconds: float = Field(
-        default=1.0,
-        ge=0,
-        description="How long the serving path may trust a verified key or a resolved alias "
-        "before it asks the database again.",
-    )
 
     # Limits on what comes in
     max_json_bytes: int = Field(
@@ -193,11 +184,23 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _auth_is_on_where_others_can_call(self) -> Self:
-        if self.auth_mode == "off" and self.host not in LOOPBACK:
+        if self.auth_mode == "off" and not is_loopback(self.host):
             raise ValueError(
                 f"auth_mode is 'off' and host is {self.host!r}: without keys the service listens "
                 "on a loopback address only; set FEWLABELS_AUTH_MODE=keys"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _no_secret_that_all_know(self) -> Self:
+        for name in ("database_url", "broker_url", "blob_url"):
+            secret = getattr(self, name)
+            url = secret.get_secret_value() if secret else ""
+            if has_known_secret(url) and (self.auth_mode == "keys" or is_remote(url)):
+                raise ValueError(
+                    f"FEWLABELS_{name.upper()}: its password is one that everybody tries first; "
+                    "give the server one of its own, for instance of `openssl rand -hex 16`"
+                )
         return self
 
     @property

@@ -8,12 +8,20 @@ from collections.abc import Mapping, Sequence
 class FewlabelsError(Exception):
     """Root of the tree; the message is for the user: field, what was found, what is allowed.
 
-    `problems` lists single faults when there are several: one mapping each.
+    `problems` lists single faults when there are several: one mapping each. `retry_after` is in
+    how many seconds the same request may succeed, where that is known.
     """
 
-    def __init__(self, detail: str, *, problems: Sequence[Mapping[str, object]] = ()) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        problems: Sequence[Mapping[str, object]] = (),
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(detail)
         self.problems = tuple(problems)
+        self.retry_after = retry_after
 
     @property
     def code(self) -> str:
@@ -157,12 +165,28 @@ class RequestInvalid(Invalid):
     """The request's body or parameters do not have the documented form."""
 
 
+class IdempotencyKeyReused(Invalid):
+    """The Idempotency-Key was sent with another request before."""
+
+
 class BodyTooLarge(TooLarge):
     """The request body exceeds its limit."""
 
 
 class TooManyImages(TooLarge):
     """More images than one request or dataset may hold."""
+
+
+class ProjectFull(TooLarge):
+    """The project would hold more images or bytes than it may."""
+
+
+class TooManyRequests(Overloaded):
+    """The key sends more requests in a second than it may."""
+
+
+class TooManyJobs(Overloaded):
+    """The project has as many unfinished jobs as it may have."""
 
 
 class ArtifactCorrupt(Unavailable):

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core import blobs
 from core.config import process_settings
 from core.db.session import make_engine, session_factory
+from core.idempotency import forget_answers
 from core.images import imports
 from core.images.thumbnails import thumbnail_keys
 from core.jobs import leases, outbox
@@ -40,13 +41,15 @@ def run_job(job_id: str) -> None:
 
 @app.task(name=SWEEP)
 def sweep() -> None:
-    """Take jobs from silent workers, send lost hints again, delete bytes that no row refers to."""
+    """Take jobs from silent workers, send lost hints again, tidy up."""
     waiting = CeleryQueue(app).waiting()
     with _sessions().begin() as session:
         expired, hinted = leases.sweep(session, hints_waiting=waiting)
         silent = imports.sweep(session, silent=_grace())
     if expired or hinted or silent:
         log.info("swept", expired_leases=expired, hints_sent=hinted, silent_imports=silent)
+    with _sessions().begin() as session:
+        forget_answers(session, hours=process_settings().idempotency_hours)
     deleted = blobs.sweep(_sessions(), _store(), grace=_grace(), made_from=thumbnail_keys)
     if deleted:
         log.info("swept", blobs_deleted=deleted)

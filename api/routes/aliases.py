@@ -9,13 +9,14 @@ from fastapi import APIRouter, Path
 from api.auth import ReadCaller, WriteCaller
 from api.dependencies import SessionDep
 from api.errors import responses
+from api.guard import GuardedRoute
 from api.schemas.models import AliasIn, AliasOut
 from api.schemas.text import Text
 from core.db.models import Alias
 from core.errors import ModelNotFound
 from core.registry import aliases
 
-router = APIRouter(tags=["aliases"])
+router = APIRouter(tags=["aliases"], route_class=GuardedRoute)
 AliasName = Annotated[Text, Path(max_length=200, examples=["production"])]
 
 

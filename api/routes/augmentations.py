@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from api.auth import ReadCaller
 from api.dependencies import SettingsDep, StoreDep
 from api.errors import responses
+from api.guard import GuardedRoute
 from api.schemas.augmentations import PreviewQuery
 from core.errors import DatasetNotFound, NotEnoughImages, Overloaded, SpecInvalid
 from core.images.decoding import decode
@@ -24,7 +25,7 @@ from core.jobs.plan import planning_device
 from core.jobs.previews import LARGEST_IMAGES, PreviewLimits, plan_preview
 from core.storage.store import BlobStore
 
-router = APIRouter(tags=["datasets"])
+router = APIRouter(tags=["datasets"], route_class=GuardedRoute)
 
 PICTURE: dict[int | str, dict[str, Any]] = {
     200: {

@@ -10,13 +10,14 @@ from fastapi import APIRouter, Query, Response
 from api.auth import ReadCaller, WriteCaller
 from api.dependencies import Cursor, Limit, SessionDep
 from api.errors import responses
+from api.guard import GuardedRoute
 from api.schemas.datasets import DatasetDetailOut, DatasetIn, DatasetOut, DatasetPage
 from api.schemas.text import Text
 from core.datasets import service
 from core.db.models import Dataset
 from core.errors import DatasetNotFound, InUse, NameTaken
 
-router = APIRouter(tags=["datasets"])
+router = APIRouter(tags=["datasets"], route_class=GuardedRoute)
 
 
 @router.post(

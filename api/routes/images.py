@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.auth import ReadCaller, WriteCaller
 from api.dependencies import Cursor, DecodersDep, Limit, SessionDep, SettingsDep, StoreDep
 from api.errors import responses
+from api.guard import GuardedRoute
 from api.schemas.datasets import ImageOut, ImagePage
 from api.schemas.text import Text
 from api.schemas.uploads import HashesIn, MissingOut, UploadOut
@@ -40,16 +41,17 @@ from core.errors import (
     InUse,
     LabelsInvalid,
     Overloaded,
+    ProjectFull,
     TooManyImages,
 )
 from core.images import formats
-from core.images.ingest import ImageLimits, IncomingFile, ingest
-from core.images.recording import image_key, missing, stored_name
+from core.images.ingest import IncomingFile, ingest
+from core.images.recording import ImageLimits, image_key, missing, stored_name
 from core.images.report import IngestReport
 from core.images.thumbnails import MEDIA_TYPE, SIZES, thumbnail, thumbnail_digest
 
-uploads = APIRouter(tags=["images"])
-router = APIRouter(tags=["images"])
+uploads = APIRouter(tags=["images"], route_class=GuardedRoute)
+router = APIRouter(tags=["images"], route_class=GuardedRoute)
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 UPLOAD_BODY: dict[str, Any] = {
@@ -103,6 +105,7 @@ THUMBNAIL: dict[int | str, dict[str, Any]] = {
         ArchiveTooLarge,
         BodyTooLarge,
         TooManyImages,
+        ProjectFull,
         LabelsInvalid,
     ),
     openapi_extra=UPLOAD_BODY,
@@ -127,7 +130,11 @@ async def upload_images(
     sessions = request.app.state.sessions
 
     def add(files: Iterable[IncomingFile]) -> IngestReport:
-        limits = ImageLimits(max_images=settings.max_images_per_dataset)
+        limits = ImageLimits(
+            max_images=settings.max_images_per_dataset,
+            max_project_images=settings.max_project_images,
+            max_project_bytes=settings.max_project_bytes,
+        )
         noted: list[NamedContent] = []
         seen = noting(files, noted) if labels == "folders" else files
         report = ingest(sessions, store, dataset_id, seen, limits=limits, decoders=decoders)

@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from api.auth import ReadCaller
 from api.dependencies import Cursor, Limit, SessionDep
 from api.errors import responses
+from api.guard import GuardedRoute
 from api.schemas.uploads import ImportDetailOut, ImportOut, ImportPage, NumberedLineOut
 from core.datasets import service
 from core.db.imports import Import, ImportLine
@@ -20,7 +21,7 @@ from core.db.paging import fetch_page
 from core.errors import DatasetNotFound, ImportNotFound
 from core.images import imports
 
-router = APIRouter(tags=["images"])
+router = APIRouter(tags=["images"], route_class=GuardedRoute)
 JSON_LINES = "application/x-ndjson"
 
 

@@ -14,8 +14,9 @@ from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from api.auth import Credentials
+from api.auth import InferCaller
 from api.errors import responses
+from api.guard import GuardedRoute
 from api.lookup import Lookup
 from api.openapi import schema_of
 from api.schemas.inference import (
@@ -28,6 +29,7 @@ from api.schemas.inference import (
     ScoredLabel,
 )
 from api.uploads import MULTIPART, form_files, media_type, parsed_form
+from core.auth import Caller
 from core.config import Settings
 from core.errors import (
     BodyTooLarge,
@@ -47,7 +49,7 @@ from core.telemetry import INFERENCE_IMAGES
 if TYPE_CHECKING:
     from core.inference.engine import Answer, Engine, LoadedModel
 
-router = APIRouter(tags=["inference"])
+router = APIRouter(tags=["inference"], route_class=GuardedRoute)
 ERRORS = responses(
     ModelNotFound,
     WrongModelKind,
@@ -104,9 +106,9 @@ class _Answered:
 
 
 @router.post("/embed", responses=ERRORS, openapi_extra=INFERENCE_BODY, summary="Vectors of images")
-async def embed(request: Request, credentials: Credentials) -> EmbedOut:
+async def embed(request: Request, caller: InferCaller) -> EmbedOut:
     """L2-normalised vectors, in the order of the images; a bad image fails alone."""
-    answered = await _answer(request, credentials, kind=None)
+    answered = await _answer(request, caller, kind=None)
     items = [
         EmbeddingOut(index=index, name=sent.name, error=_error(result))
         if isinstance(result, FewlabelsError)
@@ -122,9 +124,9 @@ async def embed(request: Request, credentials: Credentials) -> EmbedOut:
 @router.post(
     "/predict", responses=ERRORS, openapi_extra=INFERENCE_BODY, summary="Classes of images"
 )
-async def predict(request: Request, credentials: Credentials) -> PredictOut:
+async def predict(request: Request, caller: InferCaller) -> PredictOut:
     """The likeliest classes, in the order of the images; a bad image fails alone."""
-    answered = await _answer(request, credentials, kind="classifier")
+    answered = await _answer(request, caller, kind="classifier")
     items = []
     for index, (sent, result) in enumerate(zip(answered.asked.sent, answered.results, strict=True)):
         if isinstance(result, FewlabelsError):
@@ -139,10 +141,9 @@ async def predict(request: Request, credentials: Credentials) -> PredictOut:
     return PredictOut(model_id=answered.model.model_id, items=items)
 
 
-async def _answer(request: Request, credentials: Credentials, *, kind: str | None) -> _Answered:
+async def _answer(request: Request, caller: Caller, *, kind: str | None) -> _Answered:
     lookup: Lookup = request.app.state.lookup
     settings: Settings = request.app.state.settings
-    caller = await lookup.caller(credentials.credentials if credentials else None)
     asked = await _parse(request, settings)
     source = await lookup.source(caller, asked.reference)
     _require_kind(source, kind)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from api.auth import ReadCaller, WriteCaller
 from api.dependencies import SessionDep, SettingsDep, StoreDep
 from api.errors import responses
+from api.guard import GuardedRoute
 from api.schemas.jobs import (
     JOB_EXAMPLES,
     JobCreatedOut,
@@ -34,12 +35,13 @@ from core.errors import (
     NotEnoughImages,
     NotEnoughLabels,
     SpecInvalid,
+    TooManyJobs,
     WrongModelKind,
 )
 from core.jobs import service
 from core.jobs.submission import submit
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=GuardedRoute)
 
 
 @router.post(
@@ -54,6 +56,7 @@ router = APIRouter(tags=["jobs"])
         NotEnoughImages,
         NotEnoughLabels,
         WrongModelKind,
+        TooManyJobs,
     ),
     summary="Start a stage, or all three",
 )
@@ -123,11 +126,14 @@ def cancel_job(job_id: UUID, session: SessionDep, caller: WriteCaller) -> JobOut
 @router.post(
     "/jobs/{job_id}/retry",
     status_code=202,
-    responses=responses(JobNotFound, JobNotRetryable),
+    responses=responses(JobNotFound, JobNotRetryable, TooManyJobs),
     summary="Run a failed, crashed or cancelled job again, and what waited on it",
 )
-def retry_job(job_id: UUID, session: SessionDep, caller: WriteCaller) -> JobOut:
-    return _out(session, service.retry_job(session, caller, job_id))
+def retry_job(
+    job_id: UUID, session: SessionDep, caller: WriteCaller, settings: SettingsDep
+) -> JobOut:
+    most = settings.max_unfinished_jobs
+    return _out(session, service.retry_job(session, caller, job_id, most_unfinished=most))
 
 
 def _out(session: Session, job: Job) -> JobOut:

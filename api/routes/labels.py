@@ -13,6 +13,7 @@ from api.auth import ReadCaller, WriteCaller
 from api.dependencies import Cursor, Limit, SessionDep, SettingsDep
 from api.downloads import attachment
 from api.errors import responses
+from api.guard import GuardedRoute
 from api.label_lines import lines_of_csv, lines_of_json, write_csv
 from api.openapi import schema_of
 from api.schemas.labels import LabelChangeOut, LabelHistoryPage, LabelsIn, LabelsOut
@@ -23,7 +24,7 @@ from core.datasets.history import list_changes
 from core.datasets.labels import LabelReport, put_labels
 from core.errors import BodyTooLarge, DatasetNotFound, LabelsInvalid
 
-router = APIRouter(tags=["labels"])
+router = APIRouter(tags=["labels"], route_class=GuardedRoute)
 CSV_EXAMPLE = "file,label\na.png,bolt\nb.png,nut\n"
 CSV_ANSWER = "image_id,sha256,file,label,split\r\n"
 LABELS_BODY: dict[str, Any] = {

@@ -10,12 +10,13 @@ from fastapi import APIRouter, Path, Query, Response
 from api.auth import ReadCaller, WriteCaller
 from api.dependencies import Cursor, Limit, SessionDep, StoreDep
 from api.errors import responses
+from api.guard import GuardedRoute
 from api.schemas.models import ModelOut, ModelPage
 from core.db.models import Model
 from core.errors import FileNotInModel, InUse, ModelNotFound
 from core.registry import service
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], route_class=GuardedRoute)
 FileName = Annotated[str, Path(max_length=200, examples=["manifest.json"])]
 
 

@@ -10,11 +10,12 @@ from fastapi import APIRouter
 from api.auth import ReadCaller
 from api.dependencies import Cursor, Limit, SessionDep, SettingsDep, StoreDep
 from api.errors import responses
+from api.guard import GuardedRoute
 from api.schemas.snapshots import SnapshotItemOut, SnapshotItemPage, SnapshotOut, SplitCountsOut
 from core.datasets.snapshot import Split, get_snapshot, page_items
 from core.errors import SnapshotNotFound
 
-router = APIRouter(tags=["snapshots"])
+router = APIRouter(tags=["snapshots"], route_class=GuardedRoute)
 
 
 @router.get(

@@ -17,7 +17,15 @@ from core.errors import FewlabelsError, ImageInvalid
 from core.images import imports
 from core.images.frames import Verdict
 from core.images.pool import DecodePool
-from core.images.recording import Refused, Verified, image_key, known_hashes, record, stored_name
+from core.images.recording import (
+    ImageLimits,
+    Refused,
+    Verified,
+    image_key,
+    known_hashes,
+    record,
+    stored_name,
+)
 from core.images.report import IngestReport
 from core.storage.store import BlobStore
 
@@ -33,13 +41,6 @@ class IncomingFile:
     name: str
     data: bytes | None
     problem: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """How many images a dataset may hold; how large one may be is known to the decoders."""
-
-    max_images: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ def ingest(
         DatasetNotFound: The dataset was deleted meanwhile.
         DecodersUnavailable: The processes that look at the files do not start.
         TooManyImages: The dataset would exceed its limit.
+        ProjectFull: The project would exceed a limit.
         FewlabelsError: Whatever `files` raises, with a word on what was added before.
     """
     import_id = imports.start(sessions, dataset_id)
@@ -137,7 +139,7 @@ def _add(upload: _Upload, chunk: Sequence[IncomingFile]) -> None:
             upload.report.import_id,
             results,
             start=upload.report.files,
-            max_images=upload.limits.max_images,
+            limits=upload.limits,
         )
         blobs.unmark(session, keys)
     upload.report.take(lines)

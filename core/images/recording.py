@@ -17,10 +17,20 @@ from core.errors import DatasetNotFound, TooManyImages
 from core.images.archives.entries import shown_name
 from core.images.decoding import ImageInfo
 from core.images.report import ReportLine
+from core.quota import require_image_room
 
 RowT = TypeVar("RowT")
 STATEMENT_ROWS = 2_000
 MAX_NAME_BYTES = 1024  # an index row of Postgres holds 2,704 bytes at most
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """How many images a dataset may hold, and its project, and how many bytes (0: any)."""
+
+    max_images: int
+    max_project_images: int = 0
+    max_project_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +87,14 @@ def record(
     results: Sequence[Verified | Refused],
     *,
     start: int,
-    max_images: int,
+    limits: ImageLimits,
 ) -> list[ReportLine]:
     """Record the images of a chunk, their names and what became of each file, `start` its first.
 
     Raises:
         DatasetNotFound: The dataset was deleted meanwhile.
         TooManyImages: The dataset would exceed its limit.
+        ProjectFull: The project would exceed one of its own.
     """
     kept = [item for item in results if isinstance(item, Verified)]
     first = {item.sha256: item for item in reversed(kept)}
@@ -93,13 +104,16 @@ def record(
     if dataset is None:
         raise DatasetNotFound(f"dataset_id: the dataset {dataset_id} was deleted meanwhile")
     fresh = _insert_images(session, dataset_id, first)
-    room = max_images - dataset.image_count
+    room = limits.max_images - dataset.image_count
     if len(fresh) > room:
         raise TooManyImages(
-            f"files: the dataset may hold {max_images} images, {room} more than it has"
+            f"files: the dataset may hold {limits.max_images} images, {room} more than it has"
         )
     dataset.image_count += len(fresh)
     dataset.byte_count += sum(first[sha256].byte_count for sha256 in fresh)
+    require_image_room(
+        session, dataset, images=limits.max_project_images, size=limits.max_project_bytes
+    )
     ids = _image_ids(session, dataset_id, sorted(first))
     named = {(ids[item.sha256], item.name) for item in kept if item.sha256 in ids}
     _insert_names(session, dataset_id, named)

@@ -26,6 +26,7 @@ from core.errors import (
 from core.jobs import outbox
 from core.jobs.chain import fail_dependants, first_state, retry_dependants, wake_dependants
 from core.jobs.states import FINISHED, RETRYABLE, JobState, move
+from core.quota import hold_project, require_job_room
 
 _FRESH: dict[str, None] = dict.fromkeys(
     ("error_code", "error_detail", "finished_at", "started_at", "progress")
@@ -154,16 +155,18 @@ def cancel_job(session: Session, caller: Caller, job_id: UUID) -> Job:
     return get_job(session, caller, job_id)
 
 
-def retry_job(session: Session, caller: Caller, job_id: UUID) -> Job:
+def retry_job(session: Session, caller: Caller, job_id: UUID, *, most_unfinished: int = 0) -> Job:
     """Run a job that failed, crashed or was cancelled again, and what waited on it.
 
     Raises:
         JobNotFound: There is none, or it is another project's.
         JobNotRetryable: It has not ended, ended well, its data is gone, or it needs a job that
             has ended without a result.
+        TooManyJobs: The project has as many unfinished jobs as it may have (0: any number).
     """
     job = get_job(session, caller, job_id)
     _hold_dataset(session, caller, job)
+    hold_project(session, caller.project_id)
     # The needed job is locked before this one, as everywhere.
     target = first_state(session, job.needs_id)
     job = get_job(session, caller, job_id, lock=True)
@@ -177,6 +180,7 @@ def retry_job(session: Session, caller: Caller, job_id: UUID) -> Job:
             f"job_id: job {job.needs_id}, which this job needs, has ended without a result; "
             "retry that job first"
         )
+    require_job_room(session, caller.project_id, wanted=1, most=most_unfinished)
     move(session, job_id, state, target, attempt=0, hinted_at=None, **_FRESH)
     if target == JobState.QUEUED:
         outbox.hint(session, job_id)

@@ -31,6 +31,7 @@ from core.jobs.plan import (
 )
 from core.jobs.service import PlannedJob, create_jobs, get_job
 from core.jobs.states import JobState
+from core.quota import require_job_room
 from core.storage.store import BlobStore
 
 CHAIN = ("pretrain", "finetune", "distill")
@@ -59,11 +60,12 @@ def submit(
         spec: `stage`, `dataset_id` and the stage's options, where "auto" is for us to decide;
             for `pipeline` the options of each stage under its name.
         store: Where the snapshot's list is kept.
-        settings: Attempts and device.
+        settings: Attempts, device and the most unfinished jobs.
 
     Raises:
         DatasetNotFound, ModelNotFound, JobNotFound: Something named is not the caller's.
         SpecInvalid, WrongModelKind: The job makes no sense on this data or model.
+        TooManyJobs: The project has as many unfinished jobs as it may have.
     """
     dataset = get_dataset(session, caller, UUID(str(spec["dataset_id"])), lock=True)
     snapshot = freeze(session, store, dataset)
@@ -72,6 +74,8 @@ def submit(
         planned = _plan_chain(session, caller, spec, basis)
     else:
         planned = [_plan_one(session, caller, spec, basis)]
+    most = settings.max_unfinished_jobs
+    require_job_room(session, caller.project_id, wanted=len(planned), most=most)
     return create_jobs(session, caller, snapshot, planned, max_attempts=settings.job_max_attempts)
 
 

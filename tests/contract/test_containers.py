@@ -58,11 +58,11 @@ def stage_instructions(stage: int = -1) -> list[tuple[str, str]]:
 
 
 def filled_in(text: str) -> str:
-    """The text as compose hands it on, with `secret` for what must be set."""
+    """The text as compose hands it on, with a secret of its own for what must be set."""
 
     def value(found: re.Match[str]) -> str:
         rule = found.group(2) or ""
-        return rule[2:] if rule.startswith(":-") else "secret"
+        return rule[2:] if rule.startswith(":-") else f"{found.group(1).replace('_', '')}27"
 
     return VARIABLE.sub(value, text)
 

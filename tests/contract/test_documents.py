@@ -20,9 +20,11 @@ from core.config import Settings
 ROOT = Path(__file__).parents[2]
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 DEPENDENCIES = ROOT / "docs" / "dependencies.md"
+SECURITY = ROOT / "docs" / "security.md"
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
     *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "data", "images", "learning")),
+    SECURITY,
     DEPENDENCIES,
     *DECISIONS,
 ]
@@ -108,13 +110,30 @@ def test_figures_in_the_readme_are_measured_ones() -> None:
 
 def test_decisions_are_numbered_in_order_and_complete() -> None:
     assert len(DECISIONS) >= 7
-    for number, path in enumerate(DECISIONS, 1):
+    numbers = [int(path.name[:4]) for path in DECISIONS]
+    assert numbers == sorted(set(numbers))  # numbers go up; branches leave gaps
+    for number, path in zip(numbers, DECISIONS, strict=True):
         text = path.read_text(encoding="utf-8")
         assert path.name.startswith(f"{number:04d}-")
         assert text.startswith(f"# {number}. ")
         parts = re.findall(r"^(?:## \w+|Status:)", text, re.MULTILINE)
         assert parts == ["Status:", "## Context", "## Decision", "## Consequences"]
         assert len(text.splitlines()) <= 60
+
+
+def test_the_tests_that_hold_a_promise_of_security_exist() -> None:
+    named = re.findall(r"`([\w/]*)((?:test_\w+\.py)?)((?:::test_\w+)?)`", SECURITY.read_text())
+    file = ""
+    checked = 0
+    for folder, name, function in named:
+        if not name and not function:
+            continue
+        file = name or file
+        (path,) = (ROOT / "tests").rglob(file)
+        assert folder == "" or path.parent == ROOT / folder
+        assert not function or f"def {function.strip(':')}(" in path.read_text(), function
+        checked += 1
+    assert checked > 25
 
 
 def test_the_changelog_has_its_form() -> None:

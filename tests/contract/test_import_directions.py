@@ -27,18 +27,27 @@ ENTRY_POINTS = {
 
 # What a package may import of this project besides itself: the table of the design.
 ALLOWED: dict[str, set[str]] = {
-    "core.config": FACTS,
+    "core.config": FACTS | {"core.access", "core.exposure"},
+    "core.access": {"core.exposure"},
     "core.errors": set(),
+    "core.exposure": set(),
     "core.learning": set(),
     "core.telemetry": FACTS,
     "core.storage": FACTS,
     "core.db": FACTS,
     "core.auth": DATA,
     "core.blobs": DATA,
-    "core.images": DATA | {"core.blobs"},
+    "core.idempotency": DATA | {"core.auth"},
+    "core.quota": DATA | {"core.auth"},
+    "core.images": DATA | {"core.blobs", "core.quota"},
     "core.datasets": DATA | {"core.blobs", "core.images", "core.auth"},
     "core.jobs": DATA - {"core.storage"}
-    | {"core.datasets", "core.auth", "core.storage.store"},  # submission hands the store on
+    | {
+        "core.datasets",
+        "core.auth",
+        "core.quota",
+        "core.storage.store",
+    },  # submission hands the store on
     "core.registry": DATA | {"core.auth"},
     "core.search": DATA | {"core.auth"},
     "core.inference": FACTS | {"core.learning", "core.registry.artifact", "core.telemetry"},

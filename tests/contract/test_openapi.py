@@ -29,6 +29,7 @@ from core.images.decoding import decode
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
 METHODS = {"get", "post", "put", "delete", "patch"}
+SCOPES = [["read"], ["write"], ["infer"]]
 BODIES: dict[str, Any] = {
     "post /datasets": DatasetIn,
     "post /datasets/{dataset_id}/images/missing": HashesIn,
@@ -112,6 +113,8 @@ def test_every_operation_is_complete(name: str) -> None:
     assert len(operation["tags"]) == 1
     assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
     if operation["tags"] != ["health"]:
+        (security,) = operation["security"]
+        assert [scope for scopes in security.values() for scope in scopes] in SCOPES
         for status in ("400", "401", "403", "422"):
             assert "application/problem+json" in operation["responses"][status]["content"]
         if "{" in name and not name.startswith("put /aliases"):

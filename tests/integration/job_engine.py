@@ -32,8 +32,9 @@ from core.datasets.references import Reference
 from core.datasets.service import create_dataset
 from core.db.models import Job, Model, Snapshot
 from core.db.session import make_engine, session_factory
-from core.images.ingest import ImageLimits, IncomingFile, ingest
+from core.images.ingest import IncomingFile, ingest
 from core.images.pool import DecodeLimits, DecodePool
+from core.images.recording import ImageLimits
 from core.jobs import outbox
 from core.jobs.queue import CeleryQueue, make_celery
 from core.jobs.states import FINISHED

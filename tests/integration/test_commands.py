@@ -14,11 +14,12 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import psutil
+import psycopg
 import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from core.config import Settings, child_environment
+from core.config import Settings, child_environment, required
 from core.embedded.folder import DataFolder
 from core.embedded.service import service_programs
 from core.embedded.valkey import free_port
@@ -103,6 +104,24 @@ def test_workers_give_signs_of_life_and_stop(name: str, sign: str, settings: Set
         file.unlink()
         wait_for(process, file)  # again and again, not only at the start
         assert stopped_by_sigterm(process) == 0
+
+
+def test_beat_forgets_old_answers(settings: Settings) -> None:
+    keep = """
+        WITH owner AS (INSERT INTO projects VALUES (gen_random_uuid(), 'p', now()) RETURNING id)
+        INSERT INTO kept_answers
+        SELECT id, key, repeat('a', 64), 201, '{}', '', now() - age * interval '1 hour'
+        FROM owner, (VALUES ('old', 25), ('fresh', 23)) AS answer (key, age)
+    """
+    with psycopg.connect(required(settings.database_url, "url"), autocommit=True) as database:
+        database.execute(keep)
+        with running("beat", settings) as process:
+            deadline = time.monotonic() + UP_SECONDS
+            while database.execute("SELECT key FROM kept_answers").fetchall() != [("fresh",)]:
+                assert process.poll() is None, process.communicate()[0]
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert stopped_by_sigterm(process) == 0
 
 
 @pytest.mark.parametrize("name", ["api", "worker", "beat"])

@@ -119,6 +119,11 @@ WRONG = {
     "its own parent": "UPDATE models SET parent_id = id",
     "alias name": "INSERT INTO aliases VALUES (:project, 'Über', :model, NULL, now())",
     "alias of another project": "INSERT INTO aliases VALUES (:other, 'a', :model, NULL, now())",
+    "negative size": "UPDATE datasets SET image_count = -1",
+    "answer that was no success": "INSERT INTO kept_answers VALUES (:project, 'k', "
+    "repeat('a', 64), 422, '{}', '', now())",
+    "answer without a key": "INSERT INTO kept_answers VALUES (:project, '', "
+    "repeat('a', 64), 201, '{}', '', now())",
     "key without scope": "INSERT INTO api_keys (id, project_id, name, digest, scopes) "
     "VALUES (:image, :project, 'k', repeat('a', 64), '{}')",
     "unknown scope": "INSERT INTO api_keys (id, project_id, name, digest, scopes) "
@@ -148,3 +153,29 @@ def test_a_used_model_is_not_deleted_under_its_alias(engine: Engine) -> None:
         connection.execute(text(insert), IDS)
         with pytest.raises(IntegrityError):
             connection.execute(text("DELETE FROM models"))
+
+
+def test_images_that_were_there_before_are_counted(url: str) -> None:
+    add = (
+        "INSERT INTO images (id, dataset_id, sha256, width, height, format, greyscale, byte_count) "
+        "SELECT gen_random_uuid(), :dataset, encode(sha256(n::text::bytea), 'hex'), 1, 1, 'PNG', "
+        "false, 10 FROM generate_series(1, 7) n"
+    )
+    engine = create_engine(url)
+    downgrade(url)
+    upgrade(url, "0004")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO projects (id, name) VALUES (:project, 'p')"), IDS)
+        dataset = (
+            "INSERT INTO datasets (id, project_id, name, test_fraction, validation_fraction) "
+            "VALUES (:dataset, :project, 'd', 0, 0), (:other, :project, 'e', 0, 0)"
+        )
+        connection.execute(text(dataset), IDS)
+        connection.execute(text(add), IDS)
+    upgrade(url)
+    with engine.connect() as connection:
+        counts = "SELECT name, image_count, byte_count FROM datasets ORDER BY name"
+        assert list(connection.execute(text(counts))) == [("d", 7, 70), ("e", 0, 0)]
+    engine.dispose()
+    downgrade(url)
+    upgrade(url)

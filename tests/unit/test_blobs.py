@@ -24,8 +24,9 @@ from core.db.models import Image
 from core.db.session import make_engine, session_factory
 from core.errors import StoreUnavailable
 from core.images import imports
-from core.images.ingest import ImageLimits, IncomingFile, ingest
+from core.images.ingest import IncomingFile, ingest
 from core.images.pool import DecodeLimits, DecodePool
+from core.images.recording import ImageLimits
 from core.images.thumbnails import thumbnail, thumbnail_keys
 from core.storage.folder import FolderStore
 from tests.integration.api.problems import picture

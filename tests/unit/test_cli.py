@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from core import cli
 from core.cli import app
+from core.config import Settings
 from core.embedded.folder import claimed_folder
 
 
@@ -74,3 +76,13 @@ def test_up_refuses_a_folder_that_is_in_use(run: CliRunner, tmp_path: Path) -> N
 def test_up_refuses_to_listen_for_others_without_keys(run: CliRunner) -> None:
     said = sentence(run.invoke(app, ["up", "--data-dir", "data", "--host", "0.0.0.0"]))
     assert "FEWLABELS_AUTH_MODE=keys" in said
+
+
+@pytest.mark.parametrize("mode", ["off", "keys"])
+def test_the_greeting_shows_calls_that_work(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(_env_file=None, auth_mode=mode)
+    cli._greeting(settings)("http://127.0.0.1:8000")
+    said = capsys.readouterr().out
+    assert "curl http://127.0.0.1:8000/datasets" in said
+    assert ("KEY=$(fewlabels keys create" in said) == (mode == "keys")
+    assert ('-H "authorization: Bearer $KEY"' in said) == (mode == "keys")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,6 +19,7 @@ from core.config import Settings
 from core.db.models import Job, Model
 from core.db.session import upgrade
 from core.db.table import Table
+from tests.integration.api.leaks import LogWatch, watching
 from tests.integration.api.problems import pictures
 from tests.tiny_models import CLASSES, publish_tiny_model
 
@@ -36,6 +38,15 @@ LIMITS = {
     "device": "cpu",
     "log_format": "json",
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def log_watch(tmp_path_factory: pytest.TempPathFactory, embedded: Settings) -> Iterator[LogWatch]:
+    """Ends the run with an error where a key or a password of it stands in a log."""
+    with watching(tmp_path_factory.mktemp("log") / "api.log") as watch:
+        yield watch
+        watch.others += sorted((embedded.data_dir / "logs").iterdir())
+        assert watch.leaks() == []
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +93,30 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 def session(app: FastAPI, client: TestClient) -> Callable[[], Session]:
     """Transactions beside those of the API: `with session() as s, s.begin()`."""
     return app.state.sessions  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def guarded_client(settings: Settings) -> Iterator[TestClient]:
+    """The service with keys."""
+    keys = create_app(settings.model_copy(update={"auth_mode": "keys"}))
+    with TestClient(keys, raise_server_exceptions=False, follow_redirects=False) as calling:
+        yield calling
+
+
+@pytest.fixture(scope="module")
+def key(session: Callable[[], Session]) -> Callable[..., dict[str, str]]:
+    """The header of a new key of a project."""
+
+    def made(project: str, *scopes: str, revoked: bool = False, **wishes: Any) -> dict[str, str]:
+        with session() as opened, opened.begin():
+            row, secret = auth.create_key(
+                opened, project=project, name="k", scopes=scopes, **wishes
+            )
+            if revoked:
+                auth.revoke_key(opened, row.id)
+        return {"authorization": f"Bearer {secret}"}
+
+    return made
 
 
 @pytest.fixture(scope="module")
