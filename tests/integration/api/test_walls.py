@@ -20,6 +20,7 @@ from httpx2 import Response
 
 import api.routes
 from api.examples import Own
+from api.guard import GuardedRoute
 from tests.integration.api.operations import (
     PUBLIC,
     SCOPES,
@@ -173,3 +174,9 @@ def test_no_route_is_left_out_of_the_document() -> None:
         for route in (route for router in routers for route in router.routes):
             assert isinstance(route, APIRoute)
             assert route.include_in_schema, route.path
+
+
+def test_a_guarded_route_without_a_caller_does_not_come_into_being() -> None:
+    router = APIRouter(route_class=GuardedRoute)
+    with pytest.raises(TypeError, match="/things: its endpoint takes no caller"):
+        router.add_api_route("/things", lambda: None)
