@@ -63,9 +63,18 @@ class NeedsScope:
         self.scope = scope
 
     async def __call__(self, request: Request, credentials: Credentials) -> Caller:
-        """The caller; the credentials are asked for so that OpenAPI shows the scheme."""
+        """The caller; the credentials are asked for so that OpenAPI shows the scheme.
+
+        Raises:
+            RuntimeError: The route is not guarded; nobody gets in by it.
+        """
         del credentials
-        return cast(Caller, request.state.caller)
+        caller: Caller | None = getattr(request.state, "caller", None)
+        if caller is None:
+            raise RuntimeError(
+                f"{request.url.path}: its router needs route_class=GuardedRoute (api.guard)"
+            )
+        return caller
 
 
 ReadCaller = Annotated[Caller, Security(NeedsScope("read"), scopes=["read"])]

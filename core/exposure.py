@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 # What servers, their documentation and tutorials come with.
@@ -31,7 +31,7 @@ def is_loopback(host: str) -> bool:
 
 def has_known_secret(url: str) -> bool:
     """Whether the password of a URL is one that everybody tries first, or the user's name."""
-    parts = urlsplit(url)
+    parts = _parts(url)
     password = unquote(parts.password or "").lower()
     return bool(password) and (
         password in KNOWN_SECRETS or password == unquote(parts.username or "").lower()
@@ -40,8 +40,15 @@ def has_known_secret(url: str) -> bool:
 
 def is_remote(url: str) -> bool:
     """Whether a URL names a server on another machine; a Unix socket is on this one."""
-    host = urlsplit(url).hostname
+    host = _parts(url).hostname
     return bool(host) and not is_loopback(str(host))
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # whoever connects says what is wrong with it
+        return urlsplit("")
 
 
 def origins_in(text: str) -> list[str]:

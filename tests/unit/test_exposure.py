@@ -25,6 +25,8 @@ GOOD = [
     "redis://cache:6379/0",
     "s3://me:0b9f4a1d77ce42e0@minio:9000/images",
     "file:///var/lib/fewlabels/blobs",
+    "redis://:redis@[half/0",
+    "",
 ]
 
 

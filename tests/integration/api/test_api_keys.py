@@ -133,13 +133,10 @@ def test_the_serving_path_forgets_a_revoked_key_in_time(
             return calling.post("/embed", headers=headers, json=body).status_code
 
         assert status() == 404  # in, and remembered
-        revoked = time.monotonic()
         with session() as opened, opened.begin():
             secret = headers["authorization"].removeprefix("Bearer ")
             auth.revoke_key(opened, row(session, secret).id)
-        while status() != 401:
-            assert time.monotonic() - revoked < CACHE_SECONDS + 0.5
-            time.sleep(0.02)
+        time.sleep(CACHE_SECONDS)
         assert status() == 401
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +15,7 @@ from uuid import uuid4
 import psutil
 import pytest
 from fastapi.testclient import TestClient
+from httpx2 import Response
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -24,7 +27,7 @@ from core.embedded.servers import start_servers
 from tests.integration.api.leaks import LogWatch
 from tests.integration.api.problems import assert_problem, picture
 
-RATE = 5
+RATE = 3
 Key = Callable[..., dict[str, str]]
 
 
@@ -46,33 +49,46 @@ def burst(client: TestClient, headers: dict[str, str], number: int) -> list[int]
     return [client.get("/aliases", headers=headers).status_code for _ in range(number)]
 
 
+def refused(*sends: Callable[[], Response]) -> tuple[int, Response]:
+    """Send in turn until one is refused; how many were let in before, and the refusal.
+
+    Not just one too many: a slow machine may not send so many within a second.
+    """
+    for sent, send in enumerate(itertools.islice(itertools.cycle(sends), 30 * RATE)):
+        answer = send()
+        if answer.status_code == 429:
+            return sent, answer
+    pytest.fail("no request was refused")
+
+
 def test_a_key_may_send_so_many_requests_in_a_second(slow: TestClient, key: Key) -> None:
     headers = key("rate", "read", "infer")
-    started = time.monotonic()
-    assert burst(slow, headers, RATE) == [200] * RATE
-    answer = slow.get("/aliases", headers=headers)
-    assert time.monotonic() - started < 1, "too slow a machine to say anything"
+    sent, answer = refused(lambda: slow.get("/aliases", headers=headers))
+    assert sent >= RATE
     assert_problem(answer, 429, f"more than {RATE} requests.*within a second")
     assert answer.headers["retry-after"] == "1"
     assert answer.headers["ratelimit"] == '"key";r=0;t=1'
     assert answer.headers["ratelimit-policy"] == f'"key";q={RATE};w=1'
-    # The serving path, and before a body is read.
-    assert_problem(slow.post("/embed", headers=headers, content=b"{"), 429)
-    assert burst(slow, key("rate", "read"), 1) == [200]  # another key of the same project
     for path in ("/healthz", "/metrics", "/openapi.json", "/docs"):
         assert slow.get(path, headers=headers).status_code == 200
+    # The serving path, too, and before a body is read.
+    _, answer = refused(lambda: slow.post("/embed", headers=headers, content=b"{"))
+    assert burst(slow, key("rate", "read"), 1) == [200]  # another key of the same project
     time.sleep(int(answer.headers["retry-after"]))
     told = slow.get("/aliases", headers=headers)
     assert (told.status_code, told.headers["ratelimit-policy"]) == (200, f'"key";q={RATE};w=1')
 
 
 def test_all_api_processes_count_together(slow: TestClient, settings: Settings, key: Key) -> None:
-    headers = key("rate", "read")
+    """Did each count for itself, none would refuse before both have let in all they may."""
     with serving(settings, requests_per_second=RATE) as other:
-        started = time.monotonic()
-        answers = [*burst(slow, headers, RATE - 2), *burst(other, headers, 3)]
-        assert time.monotonic() - started < 1, "too slow a machine to say anything"
-    assert answers == [200] * RATE + [429]
+
+        def both() -> int:
+            headers = key("rate", "read")
+            first, second = (partial(c.get, "/aliases", headers=headers) for c in (slow, other))
+            return refused(first, second)[0]
+
+        assert min(both() for _ in range(4)) < 2 * RATE
 
 
 @pytest.mark.parametrize("wishes", [{"requests_per_second": 0}, {"auth_mode": "off"}])
@@ -117,11 +133,11 @@ def test_a_broker_that_hangs_holds_up_one_request(
     url, process = own_broker
     with serving(settings, requests_per_second=RATE, broker_url=url) as calling:
         headers = key("rate", "read")
-        assert 429 in burst(calling, headers, RATE + 1)
+        refused(lambda: calling.get("/aliases", headers=headers))
         process.suspend()
         started = time.monotonic()
         assert burst(calling, headers, 1) == [200]
-        assert time.monotonic() - started < 2 * PATIENCE_SECONDS + 1
+        assert time.monotonic() - started < 2 * PATIENCE_SECONDS + 3
         started = time.monotonic()
         assert burst(calling, headers, 2 * RATE) == [200] * 2 * RATE
         assert time.monotonic() - started < PAUSE_SECONDS
@@ -245,6 +261,7 @@ def test_usage(settings: Settings, owner: dict[str, str]) -> None:
         "inference_bytes": settings.max_inference_bytes,
         "json_bytes": settings.max_json_bytes,
     }
+    assert used.pop("requests_left") in {99, 100}  # the latter after a second's pause
     assert used == {
         "datasets": 1,
         "images": 3,
@@ -252,5 +269,4 @@ def test_usage(settings: Settings, owner: dict[str, str]) -> None:
         "models": 0,
         "jobs": {"queued": 1},
         "unfinished_jobs": 1,
-        "requests_left": 99,
     }

@@ -13,13 +13,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
 import api.routes
+from api.auth import ReadCaller
 from api.examples import Own
+from api.guard import GuardedRoute
 from tests.integration.api.operations import (
     PUBLIC,
     SCOPES,
@@ -173,3 +175,20 @@ def test_no_route_is_left_out_of_the_document() -> None:
         for route in (route for router in routers for route in router.routes):
             assert isinstance(route, APIRoute)
             assert route.include_in_schema, route.path
+
+
+def test_a_guarded_route_without_a_caller_does_not_come_into_being() -> None:
+    router = APIRouter(route_class=GuardedRoute)
+    with pytest.raises(TypeError, match="/things: its endpoint takes no caller"):
+        router.add_api_route("/things", lambda: None)
+
+
+def test_nobody_gets_in_by_a_route_that_is_not_guarded() -> None:
+    forgotten = FastAPI()
+
+    @forgotten.get("/things")
+    def things(caller: ReadCaller) -> str:
+        return "secret"
+
+    with pytest.raises(RuntimeError, match="/things: its router needs route_class=GuardedRoute"):
+        TestClient(forgotten).get("/things")
