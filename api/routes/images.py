@@ -138,13 +138,8 @@ async def upload_images(
         noted: list[NamedContent] = []
         seen = noting(files, noted) if labels == "folders" else files
         report = ingest(sessions, store, dataset_id, seen, limits=limits, decoders=decoders)
-        with sessions.begin() as session:
-            dataset = service.get_dataset(session, caller, dataset_id, lock=True)
-            found = label_by_folder(
-                session, caller, dataset, noted, max_classes=settings.max_classes
-            )
-        report.labelled = found.labelled
-        report.take(found.lines)
+        if noted:
+            _label(sessions, caller, dataset_id, noted, report, settings.max_classes)
         return report
 
     await run_in_threadpool(_check_owner, sessions, caller, dataset_id)
@@ -165,6 +160,25 @@ def _check_owner(sessions: sessionmaker[Session], caller: Caller, dataset_id: UU
     # In a transaction of its own: none stays open while the body arrives.
     with sessions.begin() as session:
         service.get_dataset(session, caller, dataset_id)
+
+
+def _label(
+    sessions: sessionmaker[Session],
+    caller: Caller,
+    dataset_id: UUID,
+    noted: list[NamedContent],
+    report: IngestReport,
+    max_classes: int,
+) -> None:
+    try:
+        with sessions.begin() as session:
+            dataset = service.get_dataset(session, caller, dataset_id, lock=True)
+            found = label_by_folder(session, caller, dataset, noted, max_classes=max_classes)
+    except LabelsInvalid as error:
+        kept = f"{report.added} images of this upload were added, no label was set"
+        raise LabelsInvalid(f"{error}; {kept}", problems=error.problems) from error
+    report.labelled = found.labelled
+    report.take(found.lines)
 
 
 @router.post(

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from core.client import Line, ServiceClient, ServiceRefused, ServiceUnreachable
-from core.errors import FewlabelsError
+from core.errors import Invalid
 from core.upload.folder import batches, image_files
 from core.upload.progress import UploadDisplay, display
 from core.upload.transfer import Destination, Total, insist, send_all
@@ -36,7 +36,7 @@ ReportOption = Annotated[
 ]
 
 
-class FolderUnusable(FewlabelsError):
+class FolderUnusable(Invalid):
     """The folder or the labels file cannot be used."""
 
 

@@ -136,11 +136,13 @@ def test_a_path_that_is_cut_names_no_folder(client: TestClient, add_dataset: Add
     assert "after 1024 characters" in report["lines"][0]["detail"]
 
 
-@pytest.mark.usefixtures("unchanged")
-def test_too_many_classes_add_nothing(client: TestClient, dataset_id: str) -> None:
+def test_too_many_classes_set_no_label(client: TestClient, add_dataset: Callable[..., str]) -> None:
+    dataset_id = add_dataset()
     body = tar_of({f"class {n}/a.png": picture(100 + n) for n in range(21)})
     answer = client.post(f"/datasets/{dataset_id}/images?labels=folders", content=body)
-    assert_problem(answer, 422, "found 21 classes; at most 20")
+    assert_problem(answer, 422, "found 21 classes; at most 20", "21 images .* were added")
+    made = client.get(f"/datasets/{dataset_id}").json()
+    assert (made["image_count"], made["label_count"]) == (21, 0)
 
 
 @pytest.mark.parametrize(

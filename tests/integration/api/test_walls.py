@@ -58,7 +58,8 @@ def make_world(
         sent("POST", f"/datasets/{dataset_id}/images", files=files)
         image_id = sent("GET", f"/datasets/{dataset_id}/images")["items"][0]["id"]
         order = {"stage": "pretrain", "dataset_id": dataset_id, "batch_size": 2}
-        job_id = sent("POST", "/jobs", json=order)["id"]
+        job = sent("POST", "/jobs", json=order)
+        imported = sent("GET", f"/datasets/{dataset_id}/imports")["items"][0]["id"]
         classifier = str(add_model(classes=CLASSES, project=OWNER))
         encoder = str(add_model(project=OWNER))
         sent("PUT", f"/aliases/{alias}", json={"model_id": classifier})
@@ -66,14 +67,21 @@ def make_world(
             parameters={
                 "dataset_id": dataset_id,
                 "image_id": image_id,
-                "job_id": job_id,
+                "import_id": imported,
+                "snapshot_id": job["snapshot_id"],
+                "job_id": job["id"],
                 "model_id": encoder,
                 "get /models/{model_id}/files/{name} name": "manifest.json",
                 "put /aliases/{name} name": alias,
                 "delete /aliases/{name} name": alias,
             },
             own=Own(dataset_id, encoder, classifier, alias, ("p0.png", "p1.png")),
-            secrets=frozenset({name, alias, dataset_id, image_id, job_id, classifier, encoder}),
+            secrets=frozenset(
+                {
+                    *(name, alias, dataset_id, image_id, imported, classifier, encoder),
+                    *(job["id"], job["snapshot_id"]),
+                }
+            ),
         )
 
     return make
