@@ -20,6 +20,7 @@ from sqlalchemy import delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
+from core.db.arrays import rows_of
 from core.db.imports import LooseBlob
 from core.db.models import Image, Model, Snapshot
 from core.storage.store import BlobStore
@@ -30,9 +31,8 @@ IMAGES, SNAPSHOTS, MODELS = NAMESPACES = ("images", "snapshots", "models")
 
 def mark(session: Session, keys: Iterable[str]) -> None:
     """These keys may come to have bytes without a row; the time of grace starts now."""
-    rows = [{"key": key} for key in sorted(keys)]
-    if rows:
-        _marking(session, insert(LooseBlob).values(rows))
+    given = rows_of(key=("text", sorted(keys)))
+    _marking(session, insert(LooseBlob).from_select(["key"], select(given.c.key)))
 
 
 def mark_images_of(session: Session, dataset_id: UUID) -> None:
@@ -52,9 +52,8 @@ def _marking(session: Session, statement: Any) -> None:
 
 def unmark(session: Session, keys: Iterable[str]) -> None:
     """Rows refer to these keys now, or soon will."""
-    wanted = sorted(keys)
-    if wanted:
-        session.execute(delete(LooseBlob).where(LooseBlob.key.in_(wanted)))
+    given = rows_of(key=("text", sorted(keys)))
+    session.execute(delete(LooseBlob).where(LooseBlob.key == given.c.key))
 
 
 def nothing(_: str) -> Iterable[str]:

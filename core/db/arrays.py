@@ -6,11 +6,28 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnClause, Text, Uuid, column, func, literal
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Boolean,
+    ColumnClause,
+    Integer,
+    Text,
+    Uuid,
+    column,
+    func,
+    literal,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.selectable import TableValuedAlias
 
-KINDS: dict[str, type[Text | Uuid[UUID]]] = {"text": Text, "uuid": Uuid}
+KINDS: dict[str, type[BigInteger | Boolean | Integer | Text | Uuid[UUID]]] = {
+    "bigint": BigInteger,
+    "boolean": Boolean,
+    "integer": Integer,
+    "text": Text,
+    "uuid": Uuid,
+}
 
 
 def rows_of(**columns: tuple[str, Sequence[Any]]) -> TableValuedAlias:

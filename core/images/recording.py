@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from core.db.arrays import rows_of
 from core.db.imports import Import, ImportLine
 from core.db.models import Dataset, Image, ImageName
 from core.errors import DatasetNotFound, TooManyImages
@@ -19,8 +19,6 @@ from core.images.decoding import ImageInfo
 from core.images.report import ReportLine
 from core.quota import require_image_room
 
-RowT = TypeVar("RowT")
-STATEMENT_ROWS = 2_000
 MAX_NAME_BYTES = 1024  # an index row of Postgres holds 2,704 bytes at most
 
 
@@ -123,9 +121,14 @@ def record(
 
 
 def _insert_names(session: Session, dataset_id: UUID, names: set[tuple[UUID, str]]) -> None:
-    for part in _batched(sorted(names)):
-        rows = [{"dataset_id": dataset_id, "name": n, "image_id": i} for i, n in part]
-        session.execute(insert(ImageName).values(rows).on_conflict_do_nothing())
+    ordered = sorted(names)
+    given = rows_of(
+        image_id=("uuid", [image_id for image_id, _ in ordered]),
+        name=("text", [name for _, name in ordered]),
+    )
+    rows = select(literal(dataset_id), given.c.name, given.c.image_id)
+    put = insert(ImageName).from_select(["dataset_id", "name", "image_id"], rows)
+    session.execute(put.on_conflict_do_nothing())
 
 
 def _line(
@@ -147,33 +150,35 @@ def _line(
 
 
 def _insert_images(session: Session, dataset_id: UUID, first: Mapping[str, Verified]) -> set[str]:
-    fresh: set[str] = set()
-    decoded = [(sha256, item.info) for sha256, item in sorted(first.items()) if item.info]
-    for part in _batched(decoded):
-        rows = [_row(dataset_id, first[sha256], info) for sha256, info in part]
-        unknown = insert(Image).values(rows)
-        unknown = unknown.on_conflict_do_nothing(index_elements=["dataset_id", "sha256"])
-        fresh.update(session.scalars(unknown.returning(Image.sha256)))
-    return fresh
+    fresh = [(item, item.info) for _, item in sorted(first.items()) if item.info]
+    given = rows_of(
+        id=("uuid", [uuid4() for _ in fresh]),
+        sha256=("text", [item.sha256 for item, _ in fresh]),
+        width=("integer", [info.width for _, info in fresh]),
+        height=("integer", [info.height for _, info in fresh]),
+        format=("text", [info.format for _, info in fresh]),
+        greyscale=("boolean", [info.greyscale for _, info in fresh]),
+        byte_count=("bigint", [item.byte_count for item, _ in fresh]),
+    )
+    rows = select(literal(dataset_id), *given.c)
+    put = insert(Image).from_select(["dataset_id", *given.c.keys()], rows)
+    unknown = put.on_conflict_do_nothing(index_elements=["dataset_id", "sha256"])
+    return set(session.scalars(unknown.returning(Image.sha256)))
 
 
 def _insert_lines(
     session: Session, import_id: UUID, lines: Sequence[ReportLine], start: int
 ) -> None:
-    rows = [
-        {
-            "import_id": import_id,
-            "number": number,
-            "file": line.file,
-            "outcome": line.outcome,
-            "code": line.code,
-            "detail": line.detail,
-            "image_id": line.image_id,
-        }
-        for number, line in enumerate(lines, start)
-    ]
-    for part in _batched(rows):
-        session.execute(insert(ImportLine).values(part))
+    given = rows_of(
+        number=("integer", range(start, start + len(lines))),
+        file=("text", [line.file for line in lines]),
+        outcome=("text", [line.outcome for line in lines]),
+        code=("text", [line.code for line in lines]),
+        detail=("text", [line.detail for line in lines]),
+        image_id=("uuid", [line.image_id for line in lines]),
+    )
+    rows = select(literal(import_id), *given.c)
+    session.execute(insert(ImportLine).from_select(["import_id", *given.c.keys()], rows))
     outcomes = [line.outcome for line in lines]
     session.execute(
         update(Import)
@@ -187,31 +192,8 @@ def _insert_lines(
     )
 
 
-def _image_ids(session: Session, dataset_id: UUID, hashes: list[str]) -> dict[str, UUID]:
-    found: dict[str, UUID] = {}
-    for part in _batched(hashes):
-        rows = session.execute(
-            select(Image.sha256, Image.id).where(
-                Image.dataset_id == dataset_id, Image.sha256.in_(part)
-            )
-        )
-        found.update((sha256, image_id) for sha256, image_id in rows)
-    return found
-
-
-def _batched(items: Sequence[RowT]) -> Iterator[Sequence[RowT]]:
-    """Parts that fit into one statement: Postgres takes 65,535 parameters."""
-    return (items[start : start + STATEMENT_ROWS] for start in range(0, len(items), STATEMENT_ROWS))
-
-
-def _row(dataset_id: UUID, item: Verified, info: ImageInfo) -> dict[str, object]:
-    return {
-        "id": uuid4(),
-        "dataset_id": dataset_id,
-        "sha256": item.sha256,
-        "width": info.width,
-        "height": info.height,
-        "format": info.format,
-        "greyscale": info.greyscale,
-        "byte_count": item.byte_count,
-    }
+def _image_ids(session: Session, dataset_id: UUID, hashes: Sequence[str]) -> dict[str, UUID]:
+    asked = rows_of(sha256=("text", hashes))
+    statement = select(Image.sha256, Image.id).join(asked, asked.c.sha256 == Image.sha256)
+    rows = session.execute(statement.where(Image.dataset_id == dataset_id))
+    return {row.sha256: row.id for row in rows}

@@ -47,10 +47,13 @@ def test_what_is_bad_in_an_archive_is_refused_alone(
     assert {line["code"] for line in answer.json()["lines"]} == expected
 
 
-@pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_archive_is_refused(client: TestClient, dataset_id: str, name: str) -> None:
+def test_archive_is_refused(client: TestClient, add_dataset: Callable[..., str], name: str) -> None:
+    """What came before the damage stays, and is told."""
     archive, code = UNREADABLE[name]
+    dataset_id = add_dataset()
     answer = client.post(f"/datasets/{dataset_id}/images", content=archive)
     body = assert_problem(answer, 413 if code == "ArchiveTooLarge" else 422)
     assert body["type"].endswith(code)
+    kept = client.get(f"/datasets/{dataset_id}").json()["image_count"]
+    assert (f"{kept} images of this upload" if kept else "nothing was added") in body["detail"]
