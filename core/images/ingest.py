@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
@@ -15,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core import blobs
 from core.errors import FewlabelsError, ImageInvalid
 from core.images import imports
+from core.images.decoding import ImageInfo
 from core.images.frames import Verdict
 from core.images.pool import DecodePool
 from core.images.recording import (
@@ -131,7 +131,9 @@ def _add(upload: _Upload, chunk: Sequence[IncomingFile]) -> None:
         # Before the bytes: whoever dies between them and the row leaves a mark for the sweep.
         blobs.mark(session, keys)
     verdicts = _look_at(upload, known, chunk, hashes)
-    results = list(upload.threads.map(partial(_keep, upload, verdicts), chunk, hashes))
+    results = [_result(verdicts, *pair) for pair in zip(chunk, hashes, strict=True)]
+    # Blobs before rows: a row never refers to bytes that are not there.
+    upload.store.put_all(_sound(verdicts, chunk, hashes))
     with upload.sessions.begin() as session:
         lines = record(
             session,
@@ -161,8 +163,8 @@ def _look_at(
     return dict(zip(fresh, upload.decoders.inspect(list(fresh.values())), strict=True))
 
 
-def _keep(
-    upload: _Upload, verdicts: Mapping[str, Verdict], file: IncomingFile, sha256: str | None
+def _result(
+    verdicts: Mapping[str, Verdict], file: IncomingFile, sha256: str | None
 ) -> Verified | Refused:
     name = stored_name(file.name)
     if file.data is None or sha256 is None:
@@ -170,7 +172,17 @@ def _keep(
     verdict = verdicts.get(sha256)
     if isinstance(verdict, ImageInvalid):
         return Refused(name, verdict.code, str(verdict))
-    if verdict is not None:
-        # Blobs before rows: a row never refers to bytes that are not there.
-        upload.store.put(image_key(sha256), file.data)
     return Verified(name, sha256, len(file.data), verdict)
+
+
+def _sound(
+    verdicts: Mapping[str, Verdict], chunk: Sequence[IncomingFile], hashes: Sequence[str | None]
+) -> dict[str, bytes]:
+    """The bytes of the new images by their keys."""
+    return {
+        image_key(sha256): file.data
+        for file, sha256 in zip(chunk, hashes, strict=True)
+        if file.data is not None
+        and sha256 is not None
+        and isinstance(verdicts.get(sha256), ImageInfo)
+    }

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from core.errors import BlobNotFound, StoreUnavailable
-from core.storage.files import replacing
+from core.storage.files import flush_filesystem, replacing
 from core.storage.keys import KEY, check_key, check_namespace
 
 COPY_BYTES = 2**20
@@ -50,6 +51,25 @@ class FolderStore:
             if not _has_size(path, len(data)):
                 with self._writing(path) as file:
                     file.write(data)
+
+    def put_all(self, blobs: Mapping[str, bytes]) -> None:
+        """Store many: written, flushed together, then moved into their places."""
+        fresh = {self._path(key): data for key, data in blobs.items()}
+        with self._translated("put"), ExitStack() as unfinished:
+            written: list[tuple[str, Path]] = []
+            for path, data in fresh.items():
+                if _has_size(path, len(data)):
+                    continue
+                self._make_folders(path)
+                handle, name = tempfile.mkstemp(prefix=".part-", dir=self._scratch)
+                unfinished.callback(Path(name).unlink, missing_ok=True)
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                written.append((name, path))
+            if written:
+                flush_filesystem(self._scratch)
+            for name, path in written:
+                os.replace(name, path)
 
     def put_file(self, key: str, path: Path) -> None:
         """Store a file's bytes."""
@@ -103,12 +123,15 @@ class FolderStore:
         namespace, digest = check_key(key).split("/")
         return self._root / namespace / digest[:2] / digest
 
-    @contextmanager
-    def _writing(self, path: Path) -> Iterator[BinaryIO]:
+    def _make_folders(self, path: Path) -> None:
         # One level at a time, not parents=True: when the root is gone (an unmounted disk)
         # writing fails instead of filling the disk underneath.
         for folder in (path.parent.parent, path.parent):
             folder.mkdir(mode=0o700, exist_ok=True)
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[BinaryIO]:
+        self._make_folders(path)
         with replacing(path, scratch=self._scratch) as file:
             yield file
 

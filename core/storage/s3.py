@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ CONNECT_SECONDS = 3.0
 READ_SECONDS = 60.0
 RETRIES = 2
 COPY_BYTES = 2**20
+PUTS_AT_ONCE = 8
 HOST = re.compile(r"[A-Za-z0-9._:-]+")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 FORM = "s3://ACCESS_KEY:SECRET_KEY@host:port/bucket?secure=false&region=us-east-1"
@@ -156,6 +158,12 @@ class S3Store:
         check_key(key)
         with self._translated("put"):
             self._client.put_object(self._bucket, key, io.BytesIO(data), len(data))
+
+    def put_all(self, blobs: Mapping[str, bytes]) -> None:
+        """Store many, several at a time."""
+        with ThreadPoolExecutor(max_workers=PUTS_AT_ONCE) as threads:
+            # list: the first failure is raised here.
+            list(threads.map(self.put, blobs.keys(), blobs.values()))
 
     def put_file(self, key: str, path: Path) -> None:
         """Store a file's bytes."""

@@ -46,6 +46,16 @@ def test_bytes_come_back(store: BlobStore) -> None:
     assert store.exists(key_of(data))
 
 
+def test_many_at_once(store: BlobStore) -> None:
+    parts = [f"number {number}".encode() * number for number in range(1, 40)]
+    store.put(key_of(parts[3]), parts[3])
+    store.put_all({key_of(data): data for data in parts})
+    store.put_all({key_of(data): data for data in parts[:5]})
+    store.put_all({})
+    assert [store.get(key_of(data)) for data in parts] == parts
+    assert len(list(store.keys("images"))) == len(parts)
+
+
 def test_nothing_is_a_blob_too(store: BlobStore) -> None:
     store.put(key_of(b""), b"")
     assert store.get(key_of(b"")) == b""
@@ -178,6 +188,20 @@ def test_a_failed_fetch_leaves_no_file(store: BlobStore, tmp_path: Path) -> None
     with pytest.raises(StoreUnavailable):
         store.put_file(ABSENT, tmp_path / "no such source")
     assert not store.exists(ABSENT)
+
+
+def test_a_folder_that_fails_in_the_midst_of_many_leaves_nothing_unfinished(
+    tmp_path: Path,
+) -> None:
+    store = FolderStore(tmp_path / "blobs")
+    store.prepare()
+    good, bad = b"good", b"bad"
+    (tmp_path / "blobs" / "images").mkdir()
+    (tmp_path / "blobs" / "images" / key_of(bad).split("/")[1][:2]).write_text("in the way")
+    with pytest.raises(StoreUnavailable):
+        store.put_all({key_of(good): good, key_of(bad): bad})
+    assert list((tmp_path / "blobs" / ".incoming").iterdir()) == []
+    assert not store.exists(key_of(good))
 
 
 def test_a_folder_is_private_and_heals_a_torn_blob(tmp_path: Path) -> None:

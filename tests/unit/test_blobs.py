@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
@@ -93,8 +93,8 @@ def test_a_recorded_image_has_no_mark_and_stays(
 class Dying(FolderStore):
     """The process ends between the bytes and the row."""
 
-    def put(self, key: str, data: bytes) -> None:
-        super().put(key, data)
+    def put_all(self, blobs: Mapping[str, bytes]) -> None:
+        super().put_all(blobs)
         raise KeyboardInterrupt
 
 
