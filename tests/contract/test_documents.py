@@ -22,9 +22,10 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 DEPENDENCIES = ROOT / "docs" / "dependencies.md"
 SECURITY = ROOT / "docs" / "security.md"
 CLIENTS = {"FEWLABELS_API_KEY"}  # read by commands that call a service, not by the service
+DOCS = ("benchmarks", "benchmarks-crops", "data", "images", "learning")
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
-    *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "data", "images", "learning")),
+    *(ROOT / "docs" / f"{name}.md" for name in DOCS),
     SECURITY,
     DEPENDENCIES,
     *DECISIONS,

@@ -9,7 +9,9 @@ from torch.nn import functional
 from core.learning.augmentations.config import AugmentationConfig
 from core.learning.augmentations.moves import Moves
 
-PRODUCTS_PIXELS = 40  # measured (docs/benchmarks.md): up to here the products are the fastest way
+PRODUCTS_PIXELS = (
+    40  # measured (docs/benchmarks-crops.md): up to here the products are the fastest way
+)
 
 
 def warp(

@@ -17,7 +17,7 @@ def on_threads(work: Callable[[slice], None], parts: Iterable[slice], *, device:
 
     Torch's own threads meet at the end of every operation. These operations are short, so where
     something else needs a core too, much time is spent on waiting: at 32 px half of it (measured:
-    docs/benchmarks.md). Here a thread meets the others once.
+    docs/benchmarks-crops.md). Here a thread meets the others once.
     """
     threads = torch.get_num_threads() if device == "cpu" else 1
     if threads == 1:
