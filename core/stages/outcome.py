@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,15 +78,7 @@ def publish(context: StageContext, outcome: Outcome) -> UUID:
         paths = {name: Path(folder) / name for name in modules}
         for name, module in modules.items():
             save_weights(module, paths[name])
-        keys = [file_key(sha256_of(path)) for path in paths.values()]
-
-        def claim() -> None:
-            # Bytes of the same hash may be about to be swept.
-            with context.sessions.begin() as session:
-                blobs.unmark(session, keys)
-
-        seconds = context.settings.lease_seconds
-        outlast(claim, seconds=seconds, give_up=context.should_stop)
+        _claim(context, paths)
         files = publish_files(context.store, paths)
     manifest, digest = publish_manifest(context.store, _facts(context, outcome), files)
     model_id = uuid4()
@@ -103,8 +96,20 @@ def publish(context: StageContext, outcome: Outcome) -> UUID:
         with context.sessions.begin() as session:
             succeed(session, context.job.id, context.held.token, model)
 
+    seconds = context.settings.lease_seconds
     outlast(end, seconds=seconds, give_up=context.should_stop)
     return model_id
+
+
+def _claim(context: StageContext, paths: Mapping[str, Path]) -> None:
+    """Bytes of the same hash may be about to be swept: from here on they are not."""
+    keys = [file_key(sha256_of(path)) for path in paths.values()]
+
+    def unmark() -> None:
+        with context.sessions.begin() as session:
+            blobs.unmark(session, keys)
+
+    outlast(unmark, seconds=context.settings.lease_seconds, give_up=context.should_stop)
 
 
 def _facts(context: StageContext, outcome: Outcome) -> dict[str, Any]:
