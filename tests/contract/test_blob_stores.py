@@ -46,6 +46,17 @@ def test_bytes_come_back(store: BlobStore) -> None:
     assert store.exists(key_of(data))
 
 
+def test_a_stream_gives_the_bytes_piece_by_piece(store: BlobStore) -> None:
+    data = bytes(range(256)) * 5000
+    store.put(key_of(data), data)
+    with store.open(key_of(data)) as stream:
+        pieces = list(iter(lambda: stream.read(100_000), b""))
+    assert b"".join(pieces) == data
+    assert max(map(len, pieces)) <= 100_000
+    with pytest.raises(BlobNotFound), store.open(ABSENT):
+        pass
+
+
 def test_nothing_is_a_blob_too(store: BlobStore) -> None:
     store.put(key_of(b""), b"")
     assert store.get(key_of(b"")) == b""
@@ -120,6 +131,7 @@ def test_a_key_of_another_form_is_a_bug(store: BlobStore, key: str, tmp_path: Pa
         lambda: store.put_file(key, source),
         lambda: store.get(key),
         lambda: store.fetch(key, tmp_path / "target"),
+        lambda: store.open(key).__enter__(),
         lambda: store.exists(key),
         lambda: store.delete(key),
         lambda: store.keys(key),
