@@ -38,8 +38,9 @@ class ForeignBucket:
                 self._bucket, prefix=prefix, recursive=True, start_after=after
             ):
                 name = cast(str, item.object_name)
-                # Some servers do not heed start_after; folders are names that end so.
-                if not item.is_dir and not name.endswith("/") and (after is None or name > after):
+                # Some servers do not heed start_after.
+                wanted = after is None or name > after
+                if wanted and not item.is_dir and not name.endswith("/"):
                     yield Listed(name, item.size or 0)
 
     def read(self, name: str) -> bytes:
@@ -53,7 +54,7 @@ class ForeignBucket:
         def whole() -> bytes:
             answer = self._client.get_object(self._bucket, name)
             try:
-                data = cast(bytes, answer.read())
+                data = answer.read()
                 answer.release_conn()
             finally:
                 answer.close()

@@ -1,4 +1,4 @@
-"""The minio SDK with bounded waiting, patience with a server that is briefly away, and one error."""
+"""The minio SDK with bounded waiting, patience with a server that is away, and one error."""
 
 from __future__ import annotations
 
