@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from anyio import from_thread
@@ -13,10 +12,8 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from core.config import Settings
 from core.errors import RequestInvalid, TooManyImages
-from core.images.archives import ArchiveLimits, members, unsafe_name
-from core.images.archives.arriving import Readable
+from core.images.archives import unsafe_name
 from core.images.ingest import IncomingFile
 
 MULTIPART = "multipart/form-data"
@@ -95,28 +92,6 @@ def incoming_from_form(files: list[UploadFile], *, max_bytes: int) -> Iterator[I
             yield IncomingFile(name, None, ("ImageTooLarge", detail))
         else:
             yield IncomingFile(name, upload.file.read())
-
-
-def incoming_from_archive(
-    body: Readable, settings: Settings, *, scratch: Path
-) -> Iterator[IncomingFile]:
-    """The files of a zip or tar archive one at a time, as they arrive.
-
-    Raises:
-        ArchiveInvalid: It cannot be read to its end.
-        ArchiveTooLarge: It exceeds a limit.
-    """
-    limits = ArchiveLimits(
-        max_entries=settings.max_archive_entries,
-        max_bytes=settings.max_archive_bytes,
-        max_ratio=settings.max_archive_ratio,
-        max_file_bytes=settings.max_image_bytes,
-    )
-    for member in members(body, limits=limits, scratch=scratch):
-        if member.rejected is None:
-            yield IncomingFile(member.name, member.data)
-        else:
-            yield IncomingFile(member.name, None, (member.rejected.code, member.rejected.detail))
 
 
 class ArrivingBody(io.RawIOBase):

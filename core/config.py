@@ -13,9 +13,10 @@ from pydantic_settings import SettingsConfigDict
 from core.access import AccessSettings
 from core.errors import ConfigurationInvalid
 from core.exposure import has_known_secret, is_loopback, is_remote
+from core.objects import ObjectStoreSettings
 
 
-class Settings(AccessSettings):
+class Settings(AccessSettings, ObjectStoreSettings):
     """All settings with their defaults; each one is documented by its description."""
 
     model_config = SettingsConfigDict(

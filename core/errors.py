@@ -81,6 +81,10 @@ class ImportNotFound(NotFound):
     """No such import."""
 
 
+class UploadNotFound(NotFound):
+    """No such upload on its way to the object store."""
+
+
 class SnapshotNotFound(NotFound):
     """No such snapshot."""
 
@@ -121,6 +125,10 @@ class JobNotRetryable(Conflict):
     """Only a job that failed, crashed or was cancelled can be tried again."""
 
 
+class NoObjectStore(Conflict):
+    """Blobs are kept in a folder, which clients cannot write to or name sources in."""
+
+
 class WrongModelKind(Invalid):
     """The model is of another kind than the operation needs."""
 
@@ -143,6 +151,18 @@ class ArchiveInvalid(Invalid):
 
 class ArchiveTooLarge(TooLarge):
     """The archive exceeds a limit of entries, bytes or compression ratio."""
+
+
+class PartsInvalid(Invalid):
+    """The parts of an upload are not those that the object store has."""
+
+
+class ChecksumWrong(Invalid):
+    """The bytes do not have the checksum that was announced."""
+
+
+class BucketNotAllowed(Invalid):
+    """The server is not configured to import from this bucket."""
 
 
 class LabelsInvalid(Invalid):
@@ -183,6 +203,10 @@ class ProjectFull(TooLarge):
 
 class TooManyRequests(Overloaded):
     """The key sends more requests in a second than it may."""
+
+
+class TooManyUploads(Overloaded):
+    """The project has as many uploads on their way to the object store as it may have."""
 
 
 class TooManyJobs(Overloaded):

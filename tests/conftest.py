@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -38,23 +39,61 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     pytest.fail(f"the server on port {port} did not start (exit code {process.poll()})")
 
 
+@dataclass
+class S3Server:
+    """An S3 server without buckets over a folder; what it holds outlives it."""
+
+    folder: Path
+    access: str = "tester"
+    secret: str = field(default_factory=lambda: secrets.token_hex(16))
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return self.host_at(self.port)
+
+    def host_at(self, port: int) -> str:
+        """`s3://ACCESS:SECRET@host:port`, reached through another port."""
+        return f"s3://{self.access}:{self.secret}@127.0.0.1:{port}"
+
+    def start(self) -> None:
+        address = ["--addr", f"127.0.0.1:{self.port}"]
+        self.process = subprocess.Popen(
+            [RCLONE, "serve", "s3", *address, "--config", "", self.folder],
+            env={**os.environ, "RCLONE_AUTH_KEY": f'"{self.access},{self.secret}"'},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for_port(self.port, self.process)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+
+
 @pytest.fixture(scope="session")
 def s3_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`s3://ACCESS:SECRET@host:port` of a running S3 server without buckets."""
-    folder = tmp_path_factory.mktemp("s3")
-    access, secret, port = "tester", secrets.token_hex(16), free_port()
-    process = subprocess.Popen(
-        [RCLONE, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", "", folder],
-        env={**os.environ, "RCLONE_AUTH_KEY": f'"{access},{secret}"'},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    server = S3Server(tmp_path_factory.mktemp("s3"))
     try:
-        wait_for_port(port, process)
-        yield f"s3://{access}:{secret}@127.0.0.1:{port}"
+        server.start()
+        yield server.host
     finally:
-        process.terminate()
-        process.wait(10)
+        server.kill()
+
+
+@pytest.fixture
+def s3_server(tmp_path: Path) -> Iterator[S3Server]:
+    """A running S3 server that the test may kill."""
+    server = S3Server(tmp_path / "s3")
+    server.folder.mkdir()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -41,12 +41,18 @@ class HintList:
     """A JobQueue that keeps the hints in a list, or has no broker."""
 
     sent: list[UUID] = field(default_factory=list)
+    imports: list[UUID] = field(default_factory=list)
     away: bool = False
 
     def send(self, job_id: UUID) -> None:
         if self.away:
             raise OSError("no broker")
         self.sent.append(job_id)
+
+    def send_import(self, import_id: UUID) -> None:
+        if self.away:
+            raise OSError("no broker")
+        self.imports.append(import_id)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The two tasks: run one job, and sweep."""
+"""The three tasks: run one job, carry out one import, and sweep."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from core import blobs
 from core.config import process_settings
 from core.db.session import make_engine, session_factory
+from core.direct import orders, uploads
+from core.direct.run import Work, run
+from core.direct.stores import Place
 from core.idempotency import forget_answers
 from core.images import imports
 from core.images.thumbnails import thumbnail_keys
 from core.jobs import leases, outbox
-from core.jobs.queue import RUN_JOB, SWEEP, CeleryQueue
+from core.jobs.queue import IMPORTS_QUEUE, RUN_IMPORT, RUN_JOB, SWEEP, CeleryQueue
 from core.storage.store import BlobStore, open_store
 from core.telemetry import bound, logger
 from worker import child
@@ -39,24 +42,40 @@ def run_job(job_id: str) -> None:
         child.run(UUID(job_id), _sessions(), process_settings())
 
 
+@app.task(name=RUN_IMPORT)
+def run_import(import_id: str) -> None:
+    """Carry out the order to import unless somebody else does."""
+    with bound(import_id=import_id):
+        work = Work(sessions=_sessions(), place=_place(), stop=child.shutting_down.is_set)
+        run(work, UUID(import_id))
+
+
 @app.task(name=SWEEP)
 def sweep() -> None:
     """Take jobs from silent workers, send lost hints again, tidy up."""
-    waiting = CeleryQueue(app).waiting()
+    queue = CeleryQueue(app)
+    waiting, imports_waiting = queue.waiting(), queue.waiting(IMPORTS_QUEUE)
     with _sessions().begin() as session:
         expired, hinted = leases.sweep(session, hints_waiting=waiting)
+        late, ordered = orders.sweep(session, hints_waiting=imports_waiting)
         silent = imports.sweep(session, silent=_grace())
-    if expired or hinted or silent:
-        log.info("swept", expired_leases=expired, hints_sent=hinted, silent_imports=silent)
+    if any((expired, hinted, late, ordered, silent)):
+        hints, leases_over = hinted + ordered, expired + late
+        log.info("swept", expired_leases=leases_over, hints_sent=hints, silent_imports=silent)
     with _sessions().begin() as session:
         forget_answers(session, hours=process_settings().idempotency_hours)
     deleted = blobs.sweep(_sessions(), _store(), grace=_grace(), made_from=thumbnail_keys)
-    if deleted:
-        log.info("swept", blobs_deleted=deleted)
+    cleared = uploads.sweep(_sessions(), _place())
+    if deleted or cleared:
+        log.info("swept", blobs_deleted=deleted, uploads_cleared=cleared)
 
 
 def _grace() -> timedelta:
     return timedelta(seconds=process_settings().blob_grace_seconds)
+
+
+def _place() -> Place:
+    return Place(_store(), process_settings())
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,6 @@ from api.uploads import (
     MULTIPART,
     ArrivingBody,
     form_files,
-    incoming_from_archive,
     incoming_from_form,
     media_type,
     parsed_form,
@@ -45,8 +44,9 @@ from core.errors import (
     TooManyImages,
 )
 from core.images import formats
+from core.images.incoming import image_limits, incoming_from_archive
 from core.images.ingest import IncomingFile, ingest
-from core.images.recording import ImageLimits, image_key, missing, stored_name
+from core.images.recording import image_key, missing, stored_name
 from core.images.report import IngestReport
 from core.images.thumbnails import MEDIA_TYPE, SIZES, thumbnail, thumbnail_digest
 
@@ -130,11 +130,7 @@ async def upload_images(
     sessions = request.app.state.sessions
 
     def add(files: Iterable[IncomingFile]) -> IngestReport:
-        limits = ImageLimits(
-            max_images=settings.max_images_per_dataset,
-            max_project_images=settings.max_project_images,
-            max_project_bytes=settings.max_project_bytes,
-        )
+        limits = image_limits(settings)
         noted: list[NamedContent] = []
         seen = noting(files, noted) if labels == "folders" else files
         report = ingest(sessions, store, dataset_id, seen, limits=limits, decoders=decoders)

@@ -88,7 +88,7 @@ class ImportOut(BaseModel):
 
     id: UUID
     dataset_id: UUID
-    state: Literal["running", "complete", "failed", "interrupted"]
+    state: Literal["queued", "running", "complete", "failed", "interrupted"]
     added: int
     duplicates: int
     rejected: int

@@ -19,7 +19,8 @@ class Import(Table):
         Index(None, "dataset_id", "created_at", "id"),
         Index("ix_imports_running", "updated_at", postgresql_where="state = 'running'"),
         CheckConstraint(
-            "state IN ('running', 'complete', 'failed', 'interrupted')", name="state_known"
+            "state IN ('queued', 'running', 'complete', 'failed', 'interrupted')",
+            name="state_known",
         ),
         CheckConstraint("(state = 'failed') = (error_code IS NOT NULL)", name="error_has_reason"),
         CheckConstraint("added >= 0 AND duplicates >= 0 AND rejected >= 0", name="counts"),

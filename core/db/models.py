@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.db import answers, imports, labelling  # noqa: F401 - their tables are in the metadata
+from core.db import answers, direct, imports, labelling  # noqa: F401 - their tables are in the metadata
 from core.db.table import Json, Table, creation_time, name_length, primary_id
 
 

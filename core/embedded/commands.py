@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from core.config import Settings, child_environment, required
 from core.errors import ConfigurationInvalid
-from core.jobs.queue import SWEEPS_QUEUE
+from core.jobs.queue import IMPORTS_QUEUE, JOBS_QUEUE, SWEEPS_QUEUE
 
 API_DRAIN_SECONDS = 5
 SCHEDULE = "beat-schedule"
@@ -35,9 +35,10 @@ def api_command(settings: Settings) -> list[str]:
 
 
 def worker_command(settings: Settings) -> list[str]:
-    """The worker that runs jobs."""
+    """The worker that runs jobs and imports."""
     concurrency = ["-c", str(settings.worker_concurrency)]
-    return [*_celery_worker(settings), *concurrency, "-n", "worker@%h"]
+    queues = ["-Q", f"{JOBS_QUEUE},{IMPORTS_QUEUE}"]
+    return [*_celery_worker(settings), *queues, *concurrency, "-n", "worker@%h"]
 
 
 def beat_command(settings: Settings, run: Path) -> list[str]:

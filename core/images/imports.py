@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, exists, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from core.db.direct import ImportOrder
 from core.db.imports import Import, ImportLine
 from core.db.models import Dataset
 from core.errors import DatasetNotFound, FewlabelsError, ImportNotFound
@@ -77,7 +78,11 @@ def sweep(session: Session, *, silent: timedelta) -> int:
     """Imports whose process died are no longer running; returns how many were found."""
     ended = (
         update(Import)
-        .where(Import.state == "running", Import.updated_at < func.clock_timestamp() - silent)
+        .where(
+            Import.state == "running",
+            Import.updated_at < func.clock_timestamp() - silent,
+            ~exists().where(ImportOrder.import_id == Import.id),  # those have a lease
+        )
         .values(state="interrupted")
         .returning(Import.id)
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
@@ -43,17 +43,42 @@ class IncomingFile:
     problem: tuple[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Upload:
-    """What the steps of one upload share."""
+def always(session: Session, last: IncomingFile) -> None:
+    """Nothing has to hold for a chunk to be recorded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ingestion:
+    """Where files go, and what the steps share.
+
+    `report` may have counts of files that came before. `fence` is called in the transaction that
+    records a chunk, with its last file, and stops everything by raising.
+    """
 
     sessions: sessionmaker[Session]
     store: BlobStore
     dataset_id: UUID
     limits: ImageLimits
     decoders: DecodePool
-    threads: ThreadPoolExecutor
     report: IngestReport
+    fence: Callable[[Session, IncomingFile], None] = always
+    threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(max_workers=os.cpu_count())
+    )
+
+    def take(self, files: Iterable[IncomingFile]) -> None:
+        """Add the files chunk by chunk; to be called once.
+
+        Raises:
+            DatasetNotFound: The dataset was deleted meanwhile.
+            DecodersUnavailable: The processes that look at the files do not start.
+            TooManyImages: The dataset would exceed its limit.
+            ProjectFull: The project would exceed a limit.
+            StoreUnavailable: The bytes cannot be kept.
+        """
+        with self.threads:
+            for chunk in _chunks(files):
+                _add(self, chunk)
 
 
 def ingest(
@@ -80,10 +105,14 @@ def ingest(
     import_id = imports.start(sessions, dataset_id)
     report = IngestReport(import_id)
     try:
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-            upload = _Upload(sessions, store, dataset_id, limits, decoders, threads, report)
-            for chunk in _chunks(files):
-                _add(upload, chunk)
+        Ingestion(
+            sessions=sessions,
+            store=store,
+            dataset_id=dataset_id,
+            limits=limits,
+            decoders=decoders,
+            report=report,
+        ).take(files)
     except BaseException as error:
         imports.fail(sessions, import_id, error)
         if isinstance(error, FewlabelsError):
@@ -122,7 +151,7 @@ def _chunks(files: Iterable[IncomingFile]) -> Iterator[list[IncomingFile]]:
         yield chunk
 
 
-def _add(upload: _Upload, chunk: Sequence[IncomingFile]) -> None:
+def _add(upload: Ingestion, chunk: Sequence[IncomingFile]) -> None:
     hashes = list(upload.threads.map(_hash, chunk))
     wanted = {sha256 for sha256 in hashes if sha256 is not None}
     with upload.sessions.begin() as session:
@@ -144,6 +173,7 @@ def _add(upload: _Upload, chunk: Sequence[IncomingFile]) -> None:
             limits=upload.limits,
         )
         blobs.unmark(session, keys)
+        upload.fence(session, chunk[-1])
     upload.report.take(lines)
 
 
@@ -152,7 +182,7 @@ def _hash(file: IncomingFile) -> str | None:
 
 
 def _look_at(
-    upload: _Upload, known: set[str], chunk: Sequence[IncomingFile], hashes: Sequence[str | None]
+    upload: Ingestion, known: set[str], chunk: Sequence[IncomingFile], hashes: Sequence[str | None]
 ) -> Mapping[str, Verdict]:
     """What the decoders say of the images that the dataset has not, each looked at once."""
     fresh = {

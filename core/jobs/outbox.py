@@ -12,7 +12,7 @@ from core.db.models import Job
 from core.telemetry import logger
 
 log = logger(__name__)
-_KEY = "job_hints"
+_KEY = "hints"
 
 
 class JobQueue(Protocol):
@@ -20,6 +20,9 @@ class JobQueue(Protocol):
 
     def send(self, job_id: UUID) -> None:
         """Tell a worker; raises OSError when the broker does not answer."""
+
+    def send_import(self, import_id: UUID) -> None:
+        """Tell a worker about an order to import; raises as send."""
 
 
 def hint(session: Session, job_id: UUID) -> None:
@@ -30,10 +33,19 @@ def hint(session: Session, job_id: UUID) -> None:
 
 def enqueue(session: Session, job_id: UUID) -> None:
     """Hint at the job once the transaction has committed."""
+    _keep(session, "job", job_id)
+
+
+def enqueue_import(session: Session, import_id: UUID) -> None:
+    """Hint at the order to import once the transaction has committed."""
+    _keep(session, "import", import_id)
+
+
+def _keep(session: Session, kind: str, wanted: UUID) -> None:
     if session.in_nested_transaction():
         raise RuntimeError("hints are not sent from inside a savepoint")
     session.connection()  # begins the transaction, so that its end is seen
-    session.info.setdefault(_KEY, []).append(job_id)
+    session.info.setdefault(_KEY, []).append((kind, wanted))
 
 
 def install(sessions: sessionmaker[Session], queue: JobQueue) -> None:
@@ -42,11 +54,15 @@ def install(sessions: sessionmaker[Session], queue: JobQueue) -> None:
     def publish(session: Session) -> None:
         if session.in_nested_transaction():  # the event fires for savepoints too
             return
-        for job_id in session.info.pop(_KEY, []):
+        for kind, wanted in session.info.pop(_KEY, []):
             try:
-                queue.send(job_id)
+                if kind == "job":
+                    queue.send(wanted)
+                else:
+                    queue.send_import(wanted)
             except OSError as error:
-                log.warning("job hint not sent; the sweep will", job_id=str(job_id), error=error)
+                ids = {f"{kind}_id": str(wanted)}
+                log.warning(f"{kind} hint not sent; the sweep will", **ids, error=error)
 
     def drop(session: Session, transaction: SessionTransaction) -> None:
         # The end of a savepoint decides nothing; a session that is closed is never rolled back.

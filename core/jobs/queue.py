@@ -1,4 +1,4 @@
-"""Celery as the carrier of hints: a message is a job id and nothing else."""
+"""Celery as the carrier of hints: a message is an id and nothing else."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from kombu.exceptions import ChannelError, OperationalError
 from core.config import Settings, required
 
 JOBS_QUEUE = "jobs"
+IMPORTS_QUEUE = "imports"
 SWEEPS_QUEUE = "sweeps"
 RUN_JOB = "worker.tasks.run_job"
+RUN_IMPORT = "worker.tasks.run_import"
 SWEEP = "worker.tasks.sweep"
 
 
@@ -34,7 +36,11 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "task_ignore_result": True,
         "task_acks_late": False,
         "task_default_queue": JOBS_QUEUE,
-        "task_routes": {RUN_JOB: {"queue": JOBS_QUEUE}, SWEEP: {"queue": SWEEPS_QUEUE}},
+        "task_routes": {
+            RUN_JOB: {"queue": JOBS_QUEUE},
+            RUN_IMPORT: {"queue": IMPORTS_QUEUE},
+            SWEEP: {"queue": SWEEPS_QUEUE},
+        },
         "worker_prefetch_multiplier": 1,
         "worker_disable_prefetch": True,
         "worker_pool": "threads",
@@ -74,19 +80,26 @@ class CeleryQueue:
 
     def send(self, job_id: UUID) -> None:
         """Tell a worker about the job, once; raises OSError when the broker does not answer."""
+        self._send(RUN_JOB, job_id, JOBS_QUEUE)
+
+    def send_import(self, import_id: UUID) -> None:
+        """Tell a worker about the order to import, as send does."""
+        self._send(RUN_IMPORT, import_id, IMPORTS_QUEUE)
+
+    def _send(self, task: str, wanted: UUID, queue: str) -> None:
         try:
             self._app.send_task(
-                RUN_JOB, args=[str(job_id)], queue=JOBS_QUEUE, ignore_result=True, retry=False
+                task, args=[str(wanted)], queue=queue, ignore_result=True, retry=False
             )
         except OperationalError as error:
             raise OSError(f"the broker does not answer: {error}") from error
 
-    def waiting(self) -> int:
+    def waiting(self, queue: str = JOBS_QUEUE) -> int:
         """Hints that no worker has taken yet; raises OSError when the broker does not answer."""
         try:
             with self._app.connection_for_write() as connection:
                 channel = connection.default_channel
-                return int(channel.queue_declare(JOBS_QUEUE, passive=True).message_count)
+                return int(channel.queue_declare(queue, passive=True).message_count)
         except ChannelError:
             return 0  # nothing was ever sent
         except OperationalError as error:

@@ -89,6 +89,12 @@ class FolderStore:
         with self._opened(key) as source, self._translated("fetch"), replacing(path) as file:
             shutil.copyfileobj(source, file, COPY_BYTES)
 
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        """The bytes as a stream."""
+        with self._opened(key) as file:
+            yield file
+
     def exists(self, key: str) -> bool:
         """Whether there are bytes under the key."""
         path = self._path(key)

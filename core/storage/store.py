@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
@@ -13,7 +14,14 @@ from core.storage.folder import FolderStore
 from core.storage.keys import check_key
 from core.storage.s3 import S3Store
 
-__all__ = ["BlobStore", "check_key", "open_store"]
+__all__ = ["BlobStore", "Readable", "check_key", "open_store"]
+
+
+class Readable(Protocol):
+    """A stream of bytes; StoreUnavailable, of a folder OSError, where they stop to come."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """Up to so many bytes; none at the end."""
 
 
 class BlobStore(Protocol):
@@ -43,6 +51,9 @@ class BlobStore(Protocol):
 
     def fetch(self, key: str, path: Path) -> None:
         """Write the bytes to a file that appears complete or not at all; BlobNotFound as get."""
+
+    def open(self, key: str) -> AbstractContextManager[Readable]:
+        """The bytes as a stream, not held in memory; BlobNotFound as get."""
 
     def exists(self, key: str) -> bool:
         """Whether there are bytes under the key."""

@@ -14,7 +14,7 @@ import pytest
 
 from core.errors import BlobNotFound, ConfigurationInvalid, StoreUnavailable
 from core.storage.folder import FolderStore
-from core.storage.s3 import S3Store
+from core.storage.s3 import S3Store, client
 from core.storage.store import BlobStore, open_store
 
 ABSENT = "images/" + "0" * 64
@@ -54,6 +54,17 @@ def test_many_at_once(store: BlobStore) -> None:
     store.put_all({})
     assert [store.get(key_of(data)) for data in parts] == parts
     assert len(list(store.keys("images"))) == len(parts)
+
+
+def test_a_stream_gives_the_bytes_piece_by_piece(store: BlobStore) -> None:
+    data = bytes(range(256)) * 5000
+    store.put(key_of(data), data)
+    with store.open(key_of(data)) as stream:
+        pieces = list(iter(lambda: stream.read(100_000) or b"", b""))
+    assert b"".join(pieces) == data
+    assert max(map(len, pieces)) <= 100_000
+    with pytest.raises(BlobNotFound), store.open(ABSENT):
+        pass
 
 
 def test_nothing_is_a_blob_too(store: BlobStore) -> None:
@@ -130,6 +141,7 @@ def test_a_key_of_another_form_is_a_bug(store: BlobStore, key: str, tmp_path: Pa
         lambda: store.put_file(key, source),
         lambda: store.get(key),
         lambda: store.fetch(key, tmp_path / "target"),
+        lambda: store.open(key).__enter__(),
         lambda: store.exists(key),
         lambda: store.delete(key),
         lambda: store.keys(key),
@@ -265,8 +277,9 @@ def gateway() -> Iterator[tuple[str, list[int]]]:
 
 
 def test_answers_that_are_not_xml_are_told_by_their_status(
-    gateway: tuple[str, list[int]],
+    gateway: tuple[str, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(client, "PAUSES", (0.1,))
     url, status = gateway
     store = open_store(url)
     for status[0] in (502, 403, 400):

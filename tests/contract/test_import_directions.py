@@ -27,8 +27,9 @@ ENTRY_POINTS = {
 
 # What a package may import of this project besides itself: the table of the design.
 ALLOWED: dict[str, set[str]] = {
-    "core.config": FACTS | {"core.access", "core.exposure"},
+    "core.config": FACTS | {"core.access", "core.exposure", "core.objects"},
     "core.access": {"core.exposure"},
+    "core.objects": set(),
     "core.errors": set(),
     "core.exposure": set(),
     "core.learning": set(),
@@ -48,6 +49,9 @@ ALLOWED: dict[str, set[str]] = {
         "core.quota",
         "core.storage.store",
     },  # submission hands the store on
+    "core.direct": DATA
+    | {"core.auth", "core.datasets", "core.images", "core.jobs.outages", "core.jobs.outbox"}
+    | {"core.quota"},
     "core.registry": DATA | {"core.auth"},
     "core.search": DATA | {"core.auth"},
     "core.inference": FACTS | {"core.learning", "core.registry.artifact", "core.telemetry"},

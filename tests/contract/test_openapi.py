@@ -19,6 +19,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from api.main import create_app
 from api.schemas.datasets import DatasetIn
+from api.schemas.direct import DirectUploadIn, ImportIn, PartsIn
 from api.schemas.inference import InferenceIn
 from api.schemas.jobs import JobIn
 from api.schemas.labels import LabelIn, LabelsIn
@@ -33,6 +34,9 @@ SCOPES = [["read"], ["write"], ["infer"]]
 BODIES: dict[str, Any] = {
     "post /datasets": DatasetIn,
     "post /datasets/{dataset_id}/images/missing": HashesIn,
+    "post /datasets/{dataset_id}/uploads": DirectUploadIn,
+    "post /datasets/{dataset_id}/uploads/{upload_id}/complete": PartsIn,
+    "post /datasets/{dataset_id}/imports": ImportIn,
     "post /jobs": JobIn,
     "put /datasets/{dataset_id}/labels": LabelsIn,
     "put /aliases/{name}": AliasIn,

@@ -17,11 +17,13 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from httpx2 import Response
+from sqlalchemy.orm import Session
 
 import api.routes
 from api.auth import ReadCaller
 from api.examples import Own
 from api.guard import GuardedRoute
+from core.db.direct import DirectUpload
 from tests.integration.api.operations import (
     PUBLIC,
     SCOPES,
@@ -41,7 +43,10 @@ Key = Callable[..., dict[str, str]]
 
 @pytest.fixture(scope="module")
 def make_world(
-    guarded_client: TestClient, key: Key, add_model: Callable[..., UUID]
+    guarded_client: TestClient,
+    key: Key,
+    add_model: Callable[..., UUID],
+    session: Callable[[], Session],
 ) -> Callable[[], World]:
     """Gives the owner one of everything, new each time; deleting it takes nothing from others."""
     headers = key(OWNER, "admin")
@@ -50,6 +55,22 @@ def make_world(
         answer = guarded_client.request(method, path, headers=headers, **body)
         assert answer.is_success, answer.text
         return answer.json()
+
+    def add_upload(dataset_id: str) -> UUID:
+        """One on its way to an object store; blobs lie in a folder here, where none begins."""
+        with session() as opened, opened.begin():
+            upload = DirectUpload(
+                id=uuid4(),
+                dataset_id=UUID(dataset_id),
+                key=f"incoming/{'0' * 64}",
+                store_upload="u",
+                file="a.zip",
+                byte_count=1,
+                part_count=1,
+                expires_at=datetime.now(UTC) + timedelta(hours=1),
+            )
+            opened.add(upload)
+            return upload.id
 
     def make() -> World:
         name, alias = f"data-{uuid4()}", f"alias-{uuid4().hex}"
@@ -63,11 +84,13 @@ def make_world(
         classifier = str(add_model(classes=CLASSES, project=OWNER))
         encoder = str(add_model(project=OWNER))
         sent("PUT", f"/aliases/{alias}", json={"model_id": classifier})
+        upload_id = str(add_upload(dataset_id))
         return World(
             parameters={
                 "dataset_id": dataset_id,
                 "image_id": image_id,
                 "import_id": imported,
+                "upload_id": upload_id,
                 "snapshot_id": job["snapshot_id"],
                 "job_id": job["id"],
                 "model_id": encoder,
@@ -79,7 +102,7 @@ def make_world(
             secrets=frozenset(
                 {
                     *(name, alias, dataset_id, image_id, imported, classifier, encoder),
-                    *(job["id"], job["snapshot_id"]),
+                    *(job["id"], job["snapshot_id"], upload_id),
                 }
             ),
         )
