@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 
+from api.schemas.inference import SAMPLE_PNG
 from core import auth
 from core.config import Settings
 from core.db.session import make_engine, session_factory, upgrade
@@ -44,7 +45,7 @@ class Service:
     keys: dict[str, str | None]
     """The secret of each identity; None has none."""
     known: dict[str, str]
-    """The ids of what exists, by their names in the configuration of schemathesis."""
+    """Ids of what exists, and a picture, by their names in the configuration of schemathesis."""
 
 
 @contextmanager
@@ -133,4 +134,5 @@ def _furnished(url: str, key: str, models: list[str]) -> dict[str, str]:
         "snapshot_id": job["snapshot_id"],
         "classifier_id": models[0],
         "encoder_id": models[1],
+        "picture": SAMPLE_PNG,
     }
