@@ -9,12 +9,14 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from tests.fuzz.service import Service
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 HOOKS = "tests.fuzz.bodies"
+DATASET_VARIABLE = "FUZZ_DATASET_ID"
 ROOT = Path(__file__).parents[2]
 # At the door there is less to find: the share of the examples by identity.
 SHARES = {"all scopes": 1.0, "a narrower key": 0.3, "no key": 0.2}
@@ -73,6 +75,8 @@ def fuzz(
         RuntimeError: schemathesis did not come to its end.
     """
     folder.mkdir(parents=True)
+    config = folder / CONFIG.name
+    config.write_text(Template(CONFIG.read_text()).substitute(service.known))
     report = folder / "report.json"
     count = max(1, round(examples * SHARES[identity]))
     lengths = ["--max-examples", str(count), "--seed", str(seed)]
@@ -84,7 +88,7 @@ def fuzz(
     run = ["run", f"{service.url}/openapi.json", *lengths, *reports, *header]
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), *run],
+        [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), *run],
         cwd=folder,
         env=_environment(service),
         stdin=subprocess.DEVNULL,
@@ -109,7 +113,7 @@ def fuzz(
 
 
 def _environment(service: Service) -> dict[str, str]:
-    """This process's, with the names of what exists for the configuration."""
-    known = {f"FUZZ_{name.upper()}": value for name, value in service.known.items()}
+    """This process's, with the bodies that schemathesis loads and what they name."""
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    known = {DATASET_VARIABLE: service.known["dataset_id"]}
     return {**os.environ, **known, "PYTHONPATH": paths, "SCHEMATHESIS_HOOKS": HOOKS}

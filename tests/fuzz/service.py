@@ -28,7 +28,7 @@ from tests.integration.api.problems import pictures
 from tests.tiny_models import CLASSES, record_tiny_model
 
 PROJECT = "fuzz"
-ALIAS = "production"
+ALIASES = 10  # of each model
 START_SECONDS = 120.0
 IDENTITIES = {
     "all scopes": ("read", "write", "infer"),
@@ -125,7 +125,10 @@ def _furnished(url: str, key: str, models: list[str]) -> dict[str, str]:
         # It waits for ever, and holds the dataset: what deletes everything stops here.
         order = {"stage": "pretrain", "dataset_id": dataset_id, "batch_size": 2}
         job = sent("POST", "/jobs", json=order)
-        sent("PUT", f"/aliases/{ALIAS}", json={"model_id": models[0]})
+        # A model with an alias cannot be deleted, and some alias is left at the end.
+        for number, model_id in enumerate(models * ALIASES):
+            name = f"alias-{number}" if number else "production"
+            sent("PUT", f"/aliases/{name}", json={"model_id": model_id})
     return {
         "dataset_id": dataset_id,
         "image_id": image_id,
