@@ -1,6 +1,6 @@
 """`make fuzz`: what schemathesis makes up of the OpenAPI document, against the real service.
 
-Run with: python -m tests.fuzz [--examples 30] [--seed 1] [--folder FOLDER]
+Run with: python -m tests.fuzz [--examples 50] [--seed 1] [--folder FOLDER]
 
 The last line is JSON: {"operations": …, "cases": …, "failures": 0, "seed": …}. After failures the
 exit code is 1, and each has been shown with the curl line that makes it again; for that the
@@ -26,7 +26,7 @@ WHOLE = "all scopes"
 def main() -> int:
     """Parse the arguments, run, and tell."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--examples", type=int, default=30, help="requests for each operation")
+    parser.add_argument("--examples", type=int, default=50, help="requests for each operation")
     parser.add_argument("--seed", type=int, default=None, help="a random one unless given")
     parser.add_argument("--folder", type=Path, default=None, help="for data, logs and reports")
     given = parser.parse_args()

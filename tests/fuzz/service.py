@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Service:
     """Where it answers, to whom, and what it has."""
 
     url: str
-    keys: dict[str, str | None]
+    keys: dict[str, str | None] = field(repr=False)
     """The secret of each identity; None has none."""
     known: dict[str, str]
     """Ids of what exists, and a picture, by their names in the configuration of schemathesis."""
