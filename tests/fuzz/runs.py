@@ -81,22 +81,12 @@ def fuzz(
     header = ["--header", f"Authorization: Bearer {key}"] if key else []
     run = ["run", f"{service.url}/openapi.json", *lengths, *reports, *header]
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), *run],
-        cwd=folder,
-        env=_environment(service),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    output = done.stdout.decode(errors="replace")
-    (folder / "output.txt").write_text(output)
-    if done.returncode not in {0, 1} or not report.exists():
-        raise RuntimeError(f"schemathesis ended with {done.returncode}: {output[-TAIL:]}")
+    code, output = _schemathesis(["--config-file", str(config), *run], service, folder)
+    if code not in {0, 1} or not report.exists():
+        raise RuntimeError(f"schemathesis ended with {code}: {output[-TAIL:]}")
     told = json.loads(report.read_text())
     failed = told["test_cases"]["unique_failures"] + sum(one["count"] for one in told["errors"])
-    if bool(failed) != bool(done.returncode):
+    if bool(failed) != bool(code):
         raise RuntimeError(f"schemathesis failed without a failure: {output[-TAIL:]}")
     return Run(
         identity=identity,
@@ -106,6 +96,22 @@ def fuzz(
         seconds=time.monotonic() - began,
         output=output,
     )
+
+
+def _schemathesis(arguments: list[str], service: Service, folder: Path) -> tuple[int, str]:
+    """Its exit code, and what it said, which is kept in the folder as well."""
+    done = subprocess.run(
+        [sys.executable, "-m", "schemathesis.cli", *arguments],
+        cwd=folder,
+        env=_environment(service),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    output = done.stdout.decode(errors="replace")
+    (folder / "output.txt").write_text(output)
+    return done.returncode, output
 
 
 def _environment(service: Service) -> dict[str, str]:
