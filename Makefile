@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode bench-ingest pictures migrate clean
+.PHONY: help install demo up test fuzz lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode bench-ingest pictures migrate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ up: $(READY) ## run the service with embedded servers, data in ./fewlabels-data
 
 test: $(READY) ## run the test suite
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+fuzz: $(READY) ## send the service what schemathesis makes up (EXAMPLES=200, SEED=1; 4 minutes)
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m tests.fuzz \
+	  $(if $(EXAMPLES),--examples $(EXAMPLES)) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY) ## check style
 	@$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import Message
 
 from core import errors
@@ -57,6 +58,7 @@ EVERYWHERE = (
     errors.Forbidden,
     errors.TooManyRequests,
 )
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 RETRY_AFTER = {429: "1", 503: "5"}
 
 
@@ -213,7 +215,20 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
         detail += "thousands of digits"
     response = problem(request, status=error.status_code, code=code, detail=detail)
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(_allowed_methods(request))
     return response
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """All methods that the path takes; Starlette names those of the first route only."""
+    routes = request.app.router.routes
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+    return [method for method in METHODS if taken(method)]
 
 
 def is_plain_refusal(message: Message) -> bool:

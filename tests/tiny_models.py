@@ -9,7 +9,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import torch
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
+from core import auth
+from core.db.models import Job, Model
 from core.learning.architecture import Architecture
 from core.learning.checkpoint import save_weights
 from core.learning.preprocessing import Preprocessing
@@ -71,3 +75,38 @@ def tiny_source(
     """A tiny model that an engine can load."""
     manifest, _ = publish_tiny_model(store, classes=classes, seed=seed, channels=channels)
     return ModelSource(model_id or uuid4(), manifest, store, cache_folder)
+
+
+def record_tiny_model(
+    session: Session,
+    store: BlobStore,
+    *,
+    classes: tuple[str, ...] = (),
+    seed: int = 0,
+    project: str = "default",
+) -> UUID:
+    """Puts a tiny model into a project, as if a job had made it; returns its id."""
+    manifest, digest = publish_tiny_model(store, classes=classes, seed=seed)
+    owner = auth.ensure_project(session, project)
+    job = Job(
+        id=uuid4(),
+        project_id=owner,
+        stage="finetune" if classes else "pretrain",
+        state="succeeded",
+        spec={},
+        plan={},
+        max_attempts=1,
+    )
+    job.finished_at = job.started_at = session.scalar(select(func.now()))
+    model = Model(
+        id=uuid4(),
+        project_id=owner,
+        job_id=job.id,
+        kind=manifest["kind"],
+        manifest=manifest,
+        manifest_sha256=digest,
+    )
+    session.add(job)
+    session.flush()
+    session.add(model)
+    return model.id

@@ -13,7 +13,7 @@ from api.guard import GuardedRoute
 from api.schemas.models import AliasIn, AliasOut
 from api.schemas.text import Text
 from core.db.models import Alias
-from core.errors import ModelNotFound
+from core.errors import BodyTooLarge, ModelNotFound
 from core.registry import aliases
 
 router = APIRouter(tags=["aliases"], route_class=GuardedRoute)
@@ -30,7 +30,7 @@ def list_aliases(session: SessionDep, caller: ReadCaller) -> list[Alias]:
 @router.put(
     "/aliases/{name}",
     response_model=AliasOut,
-    responses=responses(ModelNotFound),
+    responses=responses(ModelNotFound, BodyTooLarge),
     summary="Point a name at a model: promote, roll back",
 )
 def put_alias(name: AliasName, body: AliasIn, session: SessionDep, caller: WriteCaller) -> Alias:

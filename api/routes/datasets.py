@@ -15,7 +15,7 @@ from api.schemas.datasets import DatasetDetailOut, DatasetIn, DatasetOut, Datase
 from api.schemas.text import Text
 from core.datasets import service
 from core.db.models import Dataset
-from core.errors import DatasetNotFound, InUse, NameTaken
+from core.errors import BodyTooLarge, DatasetNotFound, InUse, NameTaken
 
 router = APIRouter(tags=["datasets"], route_class=GuardedRoute)
 
@@ -24,7 +24,7 @@ router = APIRouter(tags=["datasets"], route_class=GuardedRoute)
     "/datasets",
     status_code=201,
     response_model=DatasetOut,
-    responses=responses(NameTaken),
+    responses=responses(NameTaken, BodyTooLarge),
     summary="Create a dataset",
 )
 def create_dataset(

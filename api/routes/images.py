@@ -66,6 +66,7 @@ UPLOAD_BODY: dict[str, Any] = {
                     "properties": {
                         "files": {
                             "type": "array",
+                            "minItems": 1,
                             "items": {"type": "string", "format": "binary"},
                         }
                     },
@@ -179,7 +180,7 @@ def _label(
 
 @router.post(
     "/datasets/{dataset_id}/images/missing",
-    responses=responses(DatasetNotFound),
+    responses=responses(DatasetNotFound, BodyTooLarge),
     summary="Which images, by the SHA-256 of their bytes, are not there yet",
 )
 def missing_images(

@@ -69,10 +69,16 @@ INFERENCE_BODY: dict[str, Any] = {
                     "type": "object",
                     "required": ["model", "files"],
                     "properties": {
-                        "model": {"type": "string", "description": "Id or alias."},
-                        "top_k": {"type": "integer", "default": 5},
+                        "model": {
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": 200,
+                            "description": "Id or alias.",
+                        },
+                        "top_k": {"type": "integer", "default": 5, "minimum": 1, "maximum": 1000},
                         "files": {
                             "type": "array",
+                            "minItems": 1,
                             "items": {"type": "string", "format": "binary"},
                         },
                     },

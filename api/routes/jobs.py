@@ -27,6 +27,7 @@ from api.schemas.jobs import (
 from api.schemas.text import Text
 from core.db.models import Job
 from core.errors import (
+    BodyTooLarge,
     DatasetNotFound,
     JobAlreadyFinished,
     JobNotFound,
@@ -57,6 +58,7 @@ router = APIRouter(tags=["jobs"], route_class=GuardedRoute)
         NotEnoughLabels,
         WrongModelKind,
         TooManyJobs,
+        BodyTooLarge,
     ),
     summary="Start a stage, or all three",
 )

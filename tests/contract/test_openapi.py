@@ -130,6 +130,11 @@ def test_every_operation_is_complete(name: str) -> None:
             assert resolve(schema)["title"] == "Problem"
 
 
+@pytest.mark.parametrize("name", [n for n, o in OPERATIONS.items() if "requestBody" in o])
+def test_bodies_have_a_documented_limit(name: str) -> None:
+    assert "413" in OPERATIONS[name]["responses"]
+
+
 def test_operation_ids_differ() -> None:
     ids = [operation["operationId"] for operation in OPERATIONS.values()]
     assert len(ids) == len(set(ids))

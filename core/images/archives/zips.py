@@ -107,7 +107,8 @@ def zip_members(file: BinaryIO, budget: Budget) -> Iterator[Member]:
             budget.count_entry()
             name = _name(info)
             unsafe = unsafe_name(name)
-            if info.is_dir() or (is_junk(name) and not unsafe):
+            # Not info.is_dir(), which looks at the last character of a name that may be empty.
+            if info.filename.endswith("/") or (is_junk(name) and not unsafe):
                 continue
             content = unsafe or _unreadable(info) or _content(archive, info, guarded, budget)
             if isinstance(content, Rejected):

@@ -16,12 +16,11 @@ from sqlalchemy.orm import Session
 from api.main import create_app
 from core import auth
 from core.config import Settings
-from core.db.models import Job, Model
 from core.db.session import upgrade
 from core.db.table import Table
 from tests.integration.api.leaks import LogWatch, watching
 from tests.integration.api.problems import pictures
-from tests.tiny_models import CLASSES, publish_tiny_model
+from tests.tiny_models import CLASSES, record_tiny_model
 
 LIMITS = {
     "max_json_bytes": 300_000,
@@ -124,31 +123,10 @@ def add_model(app: FastAPI, client: TestClient) -> Callable[..., UUID]:
     """Puts a tiny model into a project, as if a job had made it; returns its id."""
 
     def add(*, classes: tuple[str, ...] = (), seed: int = 0, project: str = "default") -> UUID:
-        manifest, digest = publish_tiny_model(app.state.store, classes=classes, seed=seed)
         with app.state.sessions.begin() as session:
-            owner = auth.ensure_project(session, project)
-            job = Job(
-                id=uuid4(),
-                project_id=owner,
-                stage="finetune" if classes else "pretrain",
-                state="succeeded",
-                spec={},
-                plan={},
-                max_attempts=1,
+            return record_tiny_model(
+                session, app.state.store, classes=classes, seed=seed, project=project
             )
-            job.finished_at = job.started_at = session.scalar(text("SELECT now()"))
-            model = Model(
-                id=uuid4(),
-                project_id=owner,
-                job_id=job.id,
-                kind=manifest["kind"],
-                manifest=manifest,
-                manifest_sha256=digest,
-            )
-            session.add(job)
-            session.flush()
-            session.add(model)
-            return model.id
 
     return add
 

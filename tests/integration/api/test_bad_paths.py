@@ -73,6 +73,25 @@ def test_bad_paths(client: TestClient, method: str, path: str, status: int, said
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("OPTIONS", "/datasets", "GET, POST"),
+        ("PATCH", f"/datasets/{NOWHERE}/images", "GET, POST"),
+        ("POST", f"/datasets/{NOWHERE}", "GET, DELETE"),
+        ("GET", "/aliases/nothing", "PUT, DELETE"),
+        ("GET", "/embed", "POST"),
+        ("PUT", "/healthz", "GET"),
+    ],
+)
+def test_a_refused_method_is_told_all_that_are_taken(
+    client: TestClient, method: str, path: str, allowed: str
+) -> None:
+    answer = client.request(method, path)
+    assert_problem(answer, 405)
+    assert answer.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize(
     "moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-01-01", "+"]
 )
 @pytest.mark.parametrize("listing", ["/datasets", "/jobs", "/models"])

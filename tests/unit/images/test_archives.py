@@ -100,6 +100,14 @@ def test_junk_is_left_out(tmp_path: Path, make: Callable[[Entries], bytes]) -> N
     assert contents(read(tmp_path, data)) == {"a.jpg": b"x"}
 
 
+def test_zip_entries_without_a_name_are_files(tmp_path: Path) -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, data in (("", b"x"), ("good.jpg", b"y")):
+            archive.writestr(zipfile.ZipInfo(name), data)
+    assert contents(read(tmp_path, made.getvalue())) == {"(no name)": b"x", "good.jpg": b"y"}
+
+
 @pytest.mark.parametrize("make", [zip_of, tar_of])
 @pytest.mark.parametrize(
     "name", ["../a.jpg", "a/../../b.jpg", "/etc/a.jpg", "C:\\a.jpg", "\\\\host\\a.jpg", "a\\..\\b"]
