@@ -72,7 +72,7 @@ def start_upload(
     status_code=202,
     response_model=ImportOut,
     responses=responses(
-        DatasetNotFound, UploadNotFound, NoObjectStore, PartsInvalid, StoreUnavailable
+        DatasetNotFound, UploadNotFound, NoObjectStore, PartsInvalid, BodyTooLarge, StoreUnavailable
     ),
     summary="All parts are there: a worker imports the archive",
 )
@@ -111,7 +111,7 @@ def abort_upload(
     "/datasets/{dataset_id}/imports",
     status_code=202,
     response_model=ImportOut,
-    responses=responses(DatasetNotFound, NoObjectStore, BucketNotAllowed),
+    responses=responses(DatasetNotFound, NoObjectStore, BucketNotAllowed, BodyTooLarge),
     summary="Import what lies in a bucket that the server may read",
 )
 def start_import(

@@ -17,8 +17,6 @@ from core import auth, cli
 from core.config import Settings
 from core.telemetry import configure_logging
 
-SHORTEST = 12
-
 
 @dataclass
 class LogWatch:
@@ -72,7 +70,7 @@ def watching(log: Path) -> Iterator[LogWatch]:
 
 
 def passwords(settings: Settings) -> set[str]:
-    """The passwords in the addresses of the servers; short ones of tests stand in any text."""
+    """The passwords in the addresses of the servers."""
     addresses = (settings.database_url, settings.broker_url, settings.blob_url)
     urls = [address.get_secret_value() for address in addresses if address is not None]
-    return {password for url in urls if len(password := urlsplit(url).password or "") >= SHORTEST}
+    return {password for url in urls if (password := urlsplit(url).password)}

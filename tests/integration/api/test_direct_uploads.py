@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import urllib3
@@ -62,6 +62,19 @@ def test_completing_twice_gives_the_same_import(direct: Direct) -> None:
     again = direct.complete(started, tags).json()
     assert (again["id"], again["state"], again["added"]) == (first["id"], "complete", 2)
     assert len(direct.client.get(f"/datasets/{dataset_id}/imports").json()["items"]) == 1
+
+
+def test_an_upload_is_announced_once_under_one_idempotency_key(direct: Direct) -> None:
+    url = f"/datasets/{direct.dataset()}/uploads"
+    body = {"file": "a.tar", "bytes": 10, "media_type": "application/x-tar"}
+    key = {"idempotency-key": str(uuid4())}
+    first = direct.client.post(url, json=body, headers=key)
+    again = direct.client.post(url, json=body, headers=key)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["idempotent-replayed"] == "true"
+    other = direct.client.post(url, json={**body, "bytes": 11}, headers=key)
+    assert_problem(other, 422, "another path, query or body")
+    assert direct.client.delete(f"{url}/{first.json()['id']}").is_success
 
 
 def test_an_answer_that_was_lost_is_no_harm(direct: Direct) -> None:
