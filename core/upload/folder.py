@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-)  # fmt: skip
-JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+from core.images.archives.entries import is_junk
+from core.images.formats import SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class LocalFile:
         return PurePosixPath(self.name).parent.name or None
 
 
-def image_files(folder: Path) -> Iterator[LocalFile]:
+def image_files(root: Path) -> Iterator[LocalFile]:
     """Files whose names end as images do, in no particular order; hidden ones are left out.
 
     Links to files are followed, links to folders are not: they may lead in circles. Nothing is
@@ -36,16 +34,17 @@ def image_files(folder: Path) -> Iterator[LocalFile]:
     Raises:
         OSError: A folder cannot be read.
     """
-    waiting = [(folder, "")]
+    waiting = [(root, "")]
     while waiting:
         place, prefix = waiting.pop()
         with os.scandir(place) as entries:
             for entry in entries:
                 # Names that are not UTF-8 are sent with a mark in place of the odd bytes.
                 shown = os.fsencode(entry.name).decode("utf-8", "replace")
-                if shown.startswith(".") or shown.lower() in JUNK:
+                folder = entry.is_dir(follow_symlinks=False)
+                if is_junk(f"{shown}/" if folder else shown):
                     continue
-                if entry.is_dir(follow_symlinks=False):
+                if folder:
                     waiting.append((Path(entry.path), f"{prefix}{shown}/"))
                 elif Path(shown).suffix.lower() in SUFFIXES and entry.is_file():
                     yield LocalFile(Path(entry.path), prefix + shown, entry.stat().st_size)
