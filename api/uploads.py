@@ -105,15 +105,10 @@ class ArrivingBody(io.RawIOBase):
         super().__init__()
         self._pieces = request.stream()
         self._piece = memoryview(b"")
-        self._position = 0
 
     def readable(self) -> bool:
         """Always."""
         return True
-
-    def tell(self) -> int:
-        """How many bytes were read."""
-        return self._position
 
     def readinto(self, buffer: Any, /) -> int:
         """Up to so many bytes; none at the end of the body."""
@@ -125,7 +120,6 @@ class ArrivingBody(io.RawIOBase):
         taken = self._piece[: len(buffer)]
         buffer[: len(taken)] = taken
         self._piece = self._piece[len(taken) :]
-        self._position += len(taken)
         return len(taken)
 
     async def drain(self) -> None:
