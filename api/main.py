@@ -102,6 +102,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.auth_mode == "off":
         app.add_middleware(LoopbackOnly)
     app.add_middleware(RequestContext, tls=settings.tls)
+    _include_routers(app, settings)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _include_routers(app: FastAPI, settings: Settings) -> None:
     app.include_router(images.uploads, max_body_size=settings.max_upload_bytes)
     app.include_router(inference.router, max_body_size=settings.max_inference_bytes)
     for module in (
@@ -119,8 +125,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         health,
     ):
         app.include_router(module.router)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
-    return app
 
 
 @asynccontextmanager
