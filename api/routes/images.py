@@ -28,7 +28,7 @@ from api.uploads import (
 )
 from core.auth import Caller
 from core.datasets import service
-from core.datasets.folders import NamedContent, label_by_folder, noting
+from core.datasets.folders import NamedImage, label_by_folder
 from core.db.models import Image
 from core.errors import (
     ArchiveInvalid,
@@ -47,7 +47,7 @@ from core.images import formats
 from core.images.incoming import image_limits, incoming_from_archive
 from core.images.ingest import IncomingFile, ingest
 from core.images.recording import image_key, missing, stored_name
-from core.images.report import IngestReport
+from core.images.report import IngestReport, ReportLine
 from core.images.thumbnails import MEDIA_TYPE, SIZES, thumbnail, thumbnail_digest
 
 uploads = APIRouter(tags=["images"], route_class=GuardedRoute)
@@ -101,13 +101,8 @@ THUMBNAIL: dict[int | str, dict[str, Any]] = {
     "/datasets/{dataset_id}/images",
     response_model=UploadOut,
     responses=responses(
-        DatasetNotFound,
-        ArchiveInvalid,
-        ArchiveTooLarge,
-        BodyTooLarge,
-        TooManyImages,
-        ProjectFull,
-        LabelsInvalid,
+        *(DatasetNotFound, ArchiveInvalid, ArchiveTooLarge, BodyTooLarge),
+        *(TooManyImages, ProjectFull, LabelsInvalid),
     ),
     openapi_extra=UPLOAD_BODY,
     summary="Add images: multipart files, or a zip or tar archive as the body",
@@ -132,9 +127,15 @@ async def upload_images(
 
     def add(files: Iterable[IncomingFile]) -> IngestReport:
         limits = image_limits(settings)
-        noted: list[NamedContent] = []
-        seen = noting(files, noted) if labels == "folders" else files
-        report = ingest(sessions, store, dataset_id, seen, limits=limits, decoders=decoders)
+        noted: list[NamedImage] = []
+
+        def notice(file: IncomingFile, line: ReportLine) -> None:
+            if labels == "folders" and line.image_id is not None:
+                noted.append(NamedImage(file.name, line.image_id))
+
+        report = ingest(
+            sessions, store, dataset_id, files, limits=limits, decoders=decoders, notice=notice
+        )
         if noted:
             _label(sessions, caller, dataset_id, noted, report, settings.max_classes)
         return report
@@ -163,7 +164,7 @@ def _label(
     sessions: sessionmaker[Session],
     caller: Caller,
     dataset_id: UUID,
-    noted: list[NamedContent],
+    noted: list[NamedImage],
     report: IngestReport,
     max_classes: int,
 ) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,7 +15,6 @@ from core.datasets.labels import labels_of, take_turn, write_labels
 from core.datasets.references import FoundImages, Reference, find_images
 from core.db.models import Dataset
 from core.images.archives.entries import MAX_NAME
-from core.images.ingest import IncomingFile
 from core.images.recording import stored_name
 from core.images.report import ReportLine
 
@@ -26,11 +24,11 @@ CUT = f"the name was cut after {MAX_NAME} characters, so its last folder is not 
 
 
 @dataclass(frozen=True, slots=True)
-class NamedContent:
-    """A file of an upload: the name it came with, and the sha256 of its bytes."""
+class NamedImage:
+    """A file of an upload: the name it came with, and the image that it is."""
 
     name: str
-    sha256: str
+    image_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +39,11 @@ class FolderReport:
     lines: list[ReportLine]
 
 
-def noting(files: Iterable[IncomingFile], noted: list[NamedContent]) -> Iterator[IncomingFile]:
-    """The files as they come; those in folders are noted for `label_by_folder`."""
-    for file in files:
-        if file.data is not None and class_folder(file.name) is not None:
-            noted.append(NamedContent(file.name, hashlib.sha256(file.data).hexdigest()))
-        yield file
-
-
 def label_by_folder(
     session: Session,
     caller: Caller,
     dataset: Dataset,
-    files: Sequence[NamedContent],
+    files: Sequence[NamedImage],
     *,
     max_classes: int,
 ) -> FolderReport:
@@ -66,7 +56,7 @@ def label_by_folder(
         LabelsInvalid: The dataset would have too many classes.
     """
     take_turn(session, dataset)
-    found = find_images(session, dataset.id, [Reference(sha256=file.sha256) for file in files])
+    found = find_images(session, dataset.id, [Reference(image_id=file.image_id) for file in files])
     classes, lines = _classes(found, files)
     before = labels_of(session, classes)
     labels: dict[UUID, str | None] = {}
@@ -83,22 +73,21 @@ def label_by_folder(
 
 
 def _classes(
-    found: FoundImages, files: Sequence[NamedContent]
+    found: FoundImages, files: Sequence[NamedImage]
 ) -> tuple[dict[UUID, dict[str, str]], list[ReportLine]]:
     """Of each image its folders, with a file in each; and folders whose names are no classes."""
     classes: dict[UUID, dict[str, str]] = defaultdict(dict)
     lines: list[ReportLine] = []
     for file in files:
         folder = class_folder(file.name)
-        if folder is None:
+        if folder is None or file.image_id not in found.by_id:  # it may be deleted by now
             continue
-        for image_id in found.by_sha256.get(file.sha256, ()):
-            if len(file.name) >= MAX_NAME:
-                lines.append(_unlabelled(file.name, "NameTooLong", CUT, image_id))
-            elif 1 <= len(folder) <= MAX_CLASS_NAME:
-                classes[image_id].setdefault(folder, file.name)
-            else:
-                lines.append(_no_class(file.name, folder, image_id))
+        if len(file.name) >= MAX_NAME:
+            lines.append(_unlabelled(file.name, "NameTooLong", CUT, file.image_id))
+        elif 1 <= len(folder) <= MAX_CLASS_NAME:
+            classes[file.image_id].setdefault(folder, file.name)
+        else:
+            lines.append(_no_class(file.name, folder, file.image_id))
     return classes, lines
 
 

@@ -26,7 +26,7 @@ from core.images.recording import (
     record,
     stored_name,
 )
-from core.images.report import IngestReport
+from core.images.report import IngestReport, ReportLine
 from core.storage.store import BlobStore
 
 # A chunk is one transaction: what it recorded stays, whatever happens to the rest.
@@ -41,6 +41,13 @@ class IncomingFile:
     name: str
     data: bytes | None
     problem: tuple[str, str] | None = None
+
+
+Notice = Callable[[IncomingFile, ReportLine], None]
+
+
+def unnoticed(_: IncomingFile, __: ReportLine) -> None:
+    """Nobody wants to know."""
 
 
 def always(session: Session, last: IncomingFile) -> None:
@@ -62,6 +69,7 @@ class Ingestion:
     decoders: DecodePool
     report: IngestReport
     fence: Callable[[Session, IncomingFile], None] = always
+    notice: Notice = unnoticed
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(max_workers=os.cpu_count())
     )
@@ -89,11 +97,13 @@ def ingest(
     *,
     limits: ImageLimits,
     decoders: DecodePool,
+    notice: Notice = unnoticed,
 ) -> IngestReport:
     """Add images to a dataset whose owner was checked; a bad file is a line and stops nothing.
 
     Goes chunk by chunk, each in transactions of its own: memory holds the bytes of one chunk,
     and what was recorded before an upload broke off stays, so that sending it again adds the rest.
+    `notice` is told what became of each file once it is recorded.
 
     Raises:
         DatasetNotFound: The dataset was deleted meanwhile.
@@ -112,6 +122,7 @@ def ingest(
             limits=limits,
             decoders=decoders,
             report=report,
+            notice=notice,
         ).take(files)
     except BaseException as error:
         imports.fail(sessions, import_id, error)
@@ -175,6 +186,8 @@ def _add(upload: Ingestion, chunk: Sequence[IncomingFile]) -> None:
         blobs.unmark(session, keys)
         upload.fence(session, chunk[-1])
     upload.report.take(lines)
+    for file, line in zip(chunk, lines, strict=True):
+        upload.notice(file, line)
 
 
 def _hash(file: IncomingFile) -> str | None:
