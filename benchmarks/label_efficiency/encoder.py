@@ -68,6 +68,7 @@ class Kept:
         run = Run(on_step=_Told(), checkpoint_dir=unfinished)
         model = pretrain(dataset.pool, self.config, dataset.preprocessing, run=run)
         # The report says whose the weights are, so it goes first and comes last.
+        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / REPORT).unlink(missing_ok=True)
         save_weights(model.encoder, self.folder / ENCODER)
         save_weights(model.projection, self.folder / PROJECTION)

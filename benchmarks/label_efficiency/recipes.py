@@ -1,9 +1,10 @@
 """What each method is trained with.
 
 Pre-training was tuned on other draws and images than are tested on (`tuning`); so was the network
-from scratch (`tuning_scratch`). The other settings were not tuned: few steps for what has
-labels, two passes for distillation, half the augmentation's strength for both. Calibration is left
-out where it would train a network twice: it does not change which class is named.
+from scratch (`tuning_scratch`). The other settings were not tuned: two passes for distillation,
+half the augmentation's strength for it and for what has labels. A network trains as long as the one
+from scratch once there are labels enough to train all of it, and shortly with fewer. Calibration is
+left out where it would train a network twice: it does not change which class is named.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from typing import Any
 from core.learning.augmentations import PRESETS, AugmentationConfig
 from core.learning.distillation import DistillConfig
 from core.learning.finetuning import FinetuneConfig
+from core.learning.finetuning.config import TRAINABLE_LABELS
 from core.learning.simclr import SimCLRConfig
 
 ByLabels = Callable[[int], FinetuneConfig]
+
+# Steps of a network on labels.
+LONG, SHORT = 1000, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +119,9 @@ def _recipe(
 ) -> Recipe:
     """What all datasets have in common; the augmentations of what is trained after the first."""
 
-    def labelled(method: str, steps: int, **options: Any) -> ByLabels:
+    def labelled(method: str, few: int = LONG, **options: Any) -> ByLabels:
         def config(per_class: int) -> FinetuneConfig:
+            steps = few if per_class < TRAINABLE_LABELS else LONG
             epochs = epochs_of(steps, 10 * per_class, 64)
             return FinetuneConfig(
                 method=method, epochs=epochs, **{"augmentation": augmentation, **options}
@@ -125,9 +131,9 @@ def _recipe(
 
     return Recipe(
         pretrain=pretrain,
-        scratch=labelled("full", 1000, from_scratch=True, calibrate=False, augmentation=scratch),
-        finetune=labelled("auto", 300, layer="auto"),
-        supcon=labelled("supcon", 300, calibrate=False),
+        scratch=labelled("full", from_scratch=True, calibrate=False, augmentation=scratch),
+        finetune=labelled("auto", SHORT, layer="auto"),
+        supcon=labelled("supcon", SHORT, calibrate=False),
         distill=DistillConfig(epochs=distill_epochs, augmentation=augmentation),
         small="resnet10_tiny",
     )

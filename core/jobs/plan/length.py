@@ -13,7 +13,7 @@ Training = Literal["pretrain", "distill", "scratch", "full"]
 MIN_BATCH = 128
 # Steps, not epochs, decide how much is learnt. The CPU's figures for up to 2,000 images were
 # measured (docs/benchmarks.md); from there they grow with the square root of the images.
-STEPS: dict[Training, int] = {"pretrain": 500, "distill": 600, "scratch": 500, "full": 100}
+STEPS: dict[Training, int] = {"pretrain": 500, "distill": 600, "scratch": 500, "full": 300}
 MEASURED_IMAGES = 2_000
 MAX_GROWTH = 4.0
 CUDA_EPOCHS = 200
