@@ -256,13 +256,13 @@ class Comparison:
     ) -> Decision:
         """The best trial; `honest` has the trials with predictions that no choice flatters."""
         weights_K = self.setup.weights_K
-        chosen = trials[choose(trials, weights_K=weights_K)]
+        chosen = trials[choose(trials, weights_K=weights_K, margin=0.0)]
         return Decision(
             method=chosen.method,
             layer=chosen.layer,
             trials=[*others, *trials],
             chosen=chosen,
-            held_out=predictions_of_choice(honest or trials, weights_K=weights_K),
+            held_out=predictions_of_choice(honest or trials, weights_K=weights_K, margin=0.0),
         )
 
     def _trained(

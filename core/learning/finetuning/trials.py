@@ -75,8 +75,8 @@ class Trial:
         }
 
 
-def choose(trials: Sequence[Trial], *, weights_K: Tensor | None = None) -> int:
-    """The first trial that is no worse than the best by more than a standard error.
+def choose(trials: Sequence[Trial], *, weights_K: Tensor | None = None, margin: float = 1.0) -> int:
+    """The first trial that is no worse than the best by more than so many standard errors.
 
     Compared is the loss label by label, so the standard error is that of the difference: on few
     labels the winner by accuracy is often a matter of luck. Of the rules tried on digits with 2 to
@@ -86,11 +86,15 @@ def choose(trials: Sequence[Trial], *, weights_K: Tensor | None = None) -> int:
     Args:
         trials: On the same held-out labels, the one to prefer first.
         weights_K: Weights of the classes.
+        margin: Standard errors; 0 takes the best.
     """
-    return _choose_on(trials, torch.ones_like(trials[0].held_out.part_M).bool(), weights_K)
+    rows_M = torch.ones_like(trials[0].held_out.part_M).bool()
+    return _choose_on(trials, rows_M, weights_K, margin)
 
 
-def _choose_on(trials: Sequence[Trial], rows_M: Tensor, weights_K: Tensor | None) -> int:
+def _choose_on(
+    trials: Sequence[Trial], rows_M: Tensor, weights_K: Tensor | None, margin: float
+) -> int:
     losses_TM = torch.stack([trial.loss_of_each for trial in trials])[:, rows_M]
     if weights_K is not None:
         losses_TM = losses_TM * weights_K.double()[trials[0].held_out.targets_M[rows_M]]
@@ -98,12 +102,14 @@ def _choose_on(trials: Sequence[Trial], rows_M: Tensor, weights_K: Tensor | None
     for index, losses_M in enumerate(losses_TM):
         worse_M = losses_M - best
         error = worse_M.std() / len(worse_M) ** 0.5 if len(worse_M) > 1 else 0.0
-        if float(worse_M.mean()) <= float(error):
+        if float(worse_M.mean()) <= margin * float(error):
             return index
     raise AssertionError("the best is no worse than itself")
 
 
-def predictions_of_choice(trials: Sequence[Trial], *, weights_K: Tensor | None = None) -> HeldOut:
+def predictions_of_choice(
+    trials: Sequence[Trial], *, weights_K: Tensor | None = None, margin: float = 1.0
+) -> HeldOut:
     """Predictions of the whole procedure: in each part those of the trial that the others choose.
 
     The accuracy of the trial that is best on some labels flatters it on these labels.
@@ -114,6 +120,6 @@ def predictions_of_choice(trials: Sequence[Trial], *, weights_K: Tensor | None =
     logits_MK = torch.empty_like(held.logits_MK)
     for part in torch.unique(held.part_M):
         rows_M = held.part_M == part
-        index = _choose_on(trials, ~rows_M, weights_K) if not rows_M.all() else 0
+        index = _choose_on(trials, ~rows_M, weights_K, margin) if not rows_M.all() else 0
         logits_MK[rows_M] = trials[index].held_out.logits_MK[rows_M]
     return HeldOut(logits_MK, held.targets_M, held.part_M, held.method)
