@@ -117,7 +117,7 @@ def search_index(session: Session, question: Question, dimension: int) -> Sequen
         {"effort": str(effort)},
     )
     kind = f"halfvec({int(dimension)})"
-    column = sql(f"(embeddings.embedding::{kind})")
+    column: ColumnElement[Any] = sql(f"(embeddings.embedding::{kind})")
     distance = column.op("<=>", return_type=Float())(_asked(question))
     rows = session.execute(_ordered(question, distance)).all()
     session.execute(text("SELECT set_config('enable_sort', 'on', true)"))
@@ -125,14 +125,17 @@ def search_index(session: Session, question: Question, dimension: int) -> Sequen
 
 
 def _asked(question: Question) -> ColumnElement[Any]:
-    return cast(literal(as_text(question.vector)), HalfVector())
+    # Only the direction counts; half precision overflows where what was sent does not.
+    asked = np.asarray(question.vector, dtype=np.float64)
+    asked = asked / np.abs(asked).max()
+    return cast(literal(as_text(asked / np.linalg.norm(asked))), HalfVector())
 
 
 def _ordered(question: Question, distance: ColumnElement[float]) -> Select[Any]:
     named = distance.label("distance")
     # In words, not as a parameter: the index is one of a single model.
     own = bindparam("own", question.vectors.model_id, type_=Uuid(), literal_execute=True)
-    statement = select(Embedding.image_id, Embedding.dataset_id, named)
+    statement: Select[Any] = select(Embedding.image_id, Embedding.dataset_id, named)
     statement = statement.where(Embedding.model_id == own)
     if question.vectors.dataset_id is not None:
         statement = statement.where(Embedding.dataset_id == question.vectors.dataset_id)
@@ -149,12 +152,10 @@ def _check_vector(vector: Vector, dimension: int) -> None:
         raise VectorInvalid(
             f"vector: found {len(vector)} numbers, the model's vectors have {dimension}"
         )
-    # Half precision is what is compared: it overflows sooner than what was sent.
-    halves = vector.astype(np.float16)
-    if not np.isfinite(halves).all() or not halves.any():
+    if not np.isfinite(vector).all() or not vector.any():
         raise VectorInvalid(
-            "vector: found only zeros, or a number beyond ±65504; a direction is needed, such as "
-            "an answer of /embed"
+            "vector: found only zeros, or a number that is not finite; a direction is needed, "
+            "such as an answer of /embed"
         )
 
 
@@ -172,7 +173,7 @@ def _described(session: Session, rows: Sequence[Row[Any]]) -> list[Neighbour]:
     for image_id, name in session.execute(named.order_by(ImageName.name.desc())):
         names[image_id] = name
     labelled = select(Label.image_id, Label.class_name).where(Label.image_id.in_(ids))
-    labels = {image_id: name for image_id, name in session.execute(labelled)}
+    labels = dict(iter(session.execute(labelled)))
     return [
         Neighbour(
             row.image_id,

@@ -53,10 +53,10 @@ def put_vectors(
     dataset_id: UUID,
     *,
     image_ids: Sequence[UUID],
-    vectors_ND: Sequence[NDArray[np.float32]],
+    vectors: Sequence[NDArray[np.float32]],
 ) -> None:
     """Record unit vectors; again is the same as once, and images that are gone are left out."""
-    texts = [as_text(vector) for vector in vectors_ND]
+    texts = [as_text(vector) for vector in vectors]
     given = rows_of(image_id=("uuid", list(image_ids)), vector=("text", texts))
     # Held until the commit: an image is not deleted between being found and being referred to.
     found = (
@@ -105,13 +105,14 @@ def missing_images(
 
 def count_vectors(session: Session, vectors: VectorSet) -> int:
     """How many there are."""
-    return session.scalars(vectors.rows(func.count())).one()
+    return int(session.scalars(vectors.rows(func.count())).one())
 
 
 def dimension_of(session: Session, vectors: VectorSet) -> int | None:
     """The length of the vectors; None where there are none."""
     found = vectors.rows(func.vector_dims(Embedding.embedding)).limit(1)
-    return session.scalar(found)
+    length: int | None = session.scalar(found)
+    return length
 
 
 def vector_of(session: Session, model_id: UUID, image_id: UUID) -> NDArray[np.float16] | None:
