@@ -135,8 +135,8 @@ def _ordered(question: Question, distance: ColumnElement[float]) -> Select[Any]:
     named = distance.label("distance")
     # In words, not as a parameter: the index is one of a single model.
     own = bindparam("own", question.vectors.model_id, type_=Uuid(), literal_execute=True)
-    statement: Select[Any] = select(Embedding.image_id, Embedding.dataset_id, named)
-    statement = statement.where(Embedding.model_id == own)
+    columns: list[Any] = [Embedding.image_id, Embedding.dataset_id, named]
+    statement = select(*columns).where(Embedding.model_id == own)
     if question.vectors.dataset_id is not None:
         statement = statement.where(Embedding.dataset_id == question.vectors.dataset_id)
     if question.without is not None:

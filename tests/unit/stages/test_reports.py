@@ -15,12 +15,19 @@ from core.datasets.labels import Assignment, put_labels
 from core.datasets.references import Reference
 from core.db.models import Dataset, Image, Job, Model
 from core.db.vectors import Embedding, Report
-from core.errors import LeaseLost, NotEmbedded, NotIndexed, SpecInvalid, WrongModelKind
+from core.errors import (
+    LeaseLost,
+    NotEmbedded,
+    NotIndexed,
+    SpecInvalid,
+    VectorInvalid,
+    WrongModelKind,
+)
 from core.images.decoding import decode
 from core.images.recording import image_key
 from core.inference.engine import LoadedModel
 from core.registry.service import delete_model, source_of
-from core.search import nearest, stored
+from core.search import stored
 from core.search.index import index_name, is_ready
 from core.search.nearest import Question, find_nearest, search_all
 from core.search.stored import VectorSet
@@ -116,7 +123,7 @@ def test_the_index_is_used_and_its_recall_is_measured(
                 plans.append("\n".join(raw.scalars()))
             return execute(statement, *args, **more)
 
-        session.execute = explained  # type: ignore[method-assign, assignment]
+        session.execute = explained  # type: ignore[method-assign]
         found = find_nearest(session, question)
         exact = search_all(session, question)
     assert found.method == "hnsw"
@@ -148,7 +155,7 @@ def test_an_image_is_nearest_to_itself_and_filters_hold(
         with pytest.raises(NotEmbedded, match="run an embed job"):
             find_nearest(session, nowhere)
         for bad in (vector[:-1], vector * 0, vector * np.nan):
-            with pytest.raises(nearest.VectorInvalid, match="vector: found"):
+            with pytest.raises(VectorInvalid, match="vector: found"):
                 find_nearest(session, Question(vectors=vectors, vector=bad))
 
 
