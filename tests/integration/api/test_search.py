@@ -12,15 +12,24 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 from sqlalchemy.orm import Session
 
 from core.db.models import Model
 from core.search.stored import put_vectors
-from tests.integration.api.problems import assert_problem, picture, pictures
+from tests.integration.api.problems import assert_problem
 from tests.tiny_models import CLASSES
 
 COUNT = 12
 Add = Callable[..., Any]
+
+
+def picture(number: int) -> bytes:
+    """Unlike the others, so that an untrained model tells them apart."""
+    pixels = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((16, 16), Image.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +37,7 @@ def stored(
     client: TestClient, add_dataset: Add, add_model: Add, session: Callable[[], Session]
 ) -> tuple[str, str, list[str]]:
     """Model, dataset and image ids; the vectors are those that /embed answers."""
-    files = pictures(COUNT)
+    files = {f"p{number}.png": picture(number) for number in range(COUNT)}
     dataset_id, model_id = add_dataset(files), str(add_model(classes=CLASSES))
     items = client.get(f"/datasets/{dataset_id}/images").json()["items"]
     by_name = {item["names"][0]: item["id"] for item in items}
@@ -79,7 +88,7 @@ def test_labels_filter(client: TestClient, stored: tuple[str, str, list[str]]) -
 def test_what_cannot_be_searched_is_told(
     client: TestClient, stored: tuple[str, str, list[str]], add_model: Add
 ) -> None:
-    model_id, dataset_id, ids = stored
+    model_id, _, ids = stored
     other = str(add_model(classes=CLASSES, seed=9))
 
     def asked(status: int, *said: str, **body: Any) -> None:

@@ -26,6 +26,7 @@ from core.errors import (
 from core.images.decoding import decode
 from core.images.recording import image_key
 from core.inference.engine import LoadedModel
+from core.jobs.submission import submit
 from core.registry.service import delete_model, source_of
 from core.search import stored
 from core.search.index import index_name, is_ready
@@ -221,14 +222,20 @@ def test_classes_that_the_model_does_not_know_are_listed(desk: Desk, classifier_
 
 
 def test_orders_that_make_no_sense_are_refused(desk: Desk, classifier_id: UUID) -> None:
-    context = desk.take(stage="pretrain", **TINY, batch_size=32)
+    def order(**spec: Any) -> str:
+        asked = {"dataset_id": str(desk.dataset_id), **spec}
+        with desk.sessions.begin() as session:
+            [job] = submit(session, desk.caller, asked, store=desk.store, settings=desk.settings)
+            return str(job.id)
+
+    pretrain = order(stage="pretrain", **TINY, batch_size=32)
     with pytest.raises(WrongModelKind, match="only a classifier"):
-        desk.take(stage="evaluate", needs=str(context.job.id))
+        order(stage="evaluate", needs=pretrain)
     with pytest.raises(SpecInvalid, match="needs a model"):
-        desk.take(stage="embed")
-    embedding = desk.take(stage="embed", needs=str(context.job.id))
+        order(stage="embed")
+    embedding = order(stage="embed", needs=pretrain)
     with pytest.raises(SpecInvalid, match="makes no model"):
-        desk.take(stage="finetune", needs=str(embedding.job.id))
+        order(stage="finetune", needs=embedding)
 
 
 def test_vectors_and_index_go_with_the_model(desk: Desk) -> None:
