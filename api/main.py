@@ -36,6 +36,7 @@ from api.routes import (
     jobs,
     labels,
     models,
+    openai,
     search,
     snapshots,
     usage,
@@ -111,6 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _include_routers(app: FastAPI, settings: Settings) -> None:
     app.include_router(images.uploads, max_body_size=settings.max_upload_bytes)
     app.include_router(inference.router, max_body_size=settings.max_inference_bytes)
+    app.include_router(openai.router, max_body_size=settings.max_inference_bytes)
     app.include_router(search.searches, max_body_size=settings.max_inference_bytes)
     for module in (
         datasets,
