@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
 from collections.abc import Callable
 from typing import Any
@@ -147,3 +148,20 @@ def test_an_evaluation_and_an_embed_job_are_ordered(
     answer = client.post(encoder, json={"dataset_id": dataset_id})
     assert_problem(answer, 422, "only a classifier")
     assert client.get(f"/models/{model_id}/reports").json() == []
+
+
+def test_a_file_of_a_model_is_told_by_its_hash_and_read_in_parts(
+    client: TestClient, add_model: Add
+) -> None:
+    path = f"/models/{add_model(seed=8)}/files/weights.safetensors"
+    whole = client.get(path)
+    tag = whole.headers["etag"]
+    assert tag == f'"{hashlib.sha256(whole.content).hexdigest()}"'
+    assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
+    part = client.get(path, headers={"Range": "bytes=100-199", "If-Range": tag})
+    assert (part.status_code, part.content) == (206, whole.content[100:200])
+    stale = client.get(path, headers={"Range": "bytes=100-199", "If-Range": '"other"'})
+    assert (stale.status_code, stale.content) == (200, whole.content)
+    manifest = path.replace("weights.safetensors", "manifest.json")
+    answer = client.get(manifest)
+    assert answer.headers["etag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"'
