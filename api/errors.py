@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http
+import json
 import math
 import re
 import reprlib
@@ -164,6 +165,28 @@ def refusal(request: Request, error: errors.FewlabelsError) -> JSONResponse:
     if isinstance(error, errors.TooManyRequests):
         answer.headers["RateLimit"] = f'"key";r=0;t={answer.headers["Retry-After"]}'
     return answer
+
+
+async def openai_refusal(
+    request: Request, error: errors.FewlabelsError | RequestValidationError
+) -> JSONResponse:
+    """The same problem with the member `error`, under the statuses that OpenAI's API has."""
+    if isinstance(error, errors.FewlabelsError):
+        answer = refusal(request, error)
+    else:
+        answer = await _validation(request, error)
+    body = json.loads(bytes(answer.body))
+    status = 400 if answer.status_code == 422 else answer.status_code
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    code = body["type"].rpartition(":")[2]
+    told = {"message": body["detail"], "type": kind, "param": None, "code": code}
+    content = {**body, "status": status, "error": told}
+    headers = {
+        name: value
+        for name, value in answer.headers.items()
+        if name not in {"content-length", "content-type"}
+    }
+    return JSONResponse(content, status, headers=headers, media_type=PROBLEM)
 
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:

@@ -36,6 +36,8 @@ from api.routes import (
     jobs,
     labels,
     models,
+    openai,
+    search,
     snapshots,
     usage,
 )
@@ -64,7 +66,7 @@ TAGS = {
     "images": "Upload, list, get back.",
     "labels": "The few that people gave.",
     "snapshots": "Datasets as jobs froze them.",
-    "jobs": "The three stages: pretrain, finetune, distill.",
+    "jobs": "The three stages: pretrain, finetune, distill; and embed, evaluate.",
     "models": "What jobs made, with metrics and lineage.",
     "aliases": "Stable names that applications call.",
     "inference": "Vectors and classes of images.",
@@ -110,6 +112,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _include_routers(app: FastAPI, settings: Settings) -> None:
     app.include_router(images.uploads, max_body_size=settings.max_upload_bytes)
     app.include_router(inference.router, max_body_size=settings.max_inference_bytes)
+    app.include_router(openai.router, max_body_size=settings.max_inference_bytes)
+    app.include_router(search.searches, max_body_size=settings.max_inference_bytes)
     for module in (
         datasets,
         augmentations,
@@ -120,6 +124,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         snapshots,
         jobs,
         models,
+        search,
         aliases,
         usage,
         health,

@@ -129,6 +129,18 @@ class NoObjectStore(Conflict):
     """Blobs are kept in a folder, which clients cannot write to or name sources in."""
 
 
+class NotEmbedded(Conflict):
+    """No vectors of the model are stored for what was asked about."""
+
+
+class NotIndexed(Conflict):
+    """The model's vectors have no index to search."""
+
+
+class VectorInvalid(Invalid):
+    """The vector cannot be compared with those of the model."""
+
+
 class WrongModelKind(Invalid):
     """The model is of another kind than the operation needs."""
 

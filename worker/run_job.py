@@ -27,7 +27,7 @@ from core.learning.memory import keep_freed_memory
 from core.learning.trainer import Diverged, Stopped
 from core.stages import STAGES
 from core.stages.context import JobFacts, StageContext, load_facts
-from core.stages.outcome import publish
+from core.stages.report import conclude
 from core.storage.store import open_store
 from core.telemetry import bound, configure_logging, logger
 from worker.child import EXIT_STOPPED
@@ -99,9 +99,9 @@ def _make_model(
         settings=settings,
         should_stop=stop,
     )
-    model_id = publish(context, STAGES[facts.stage](context))
+    model_id = conclude(context, STAGES[facts.stage](context))
     shutil.rmtree(context.work_dir, ignore_errors=True)
-    log.info("job succeeded", model_id=str(model_id))
+    log.info("job succeeded", model_id=model_id and str(model_id))
 
 
 def describe(error: Exception) -> tuple[str, str]:

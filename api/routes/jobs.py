@@ -40,6 +40,7 @@ from core.errors import (
     WrongModelKind,
 )
 from core.jobs import service
+from core.jobs.reports import report_of_job
 from core.jobs.submission import submit
 
 router = APIRouter(tags=["jobs"], route_class=GuardedRoute)
@@ -154,6 +155,7 @@ def _out(session: Session, job: Job) -> JobOut:
         spec=job.spec,
         plan=job.plan,
         progress=job.progress,
+        result=report_of_job(session, job.id, job.stage),
         error=JobErrorOut(code=job.error_code or "", detail=job.error_detail or "")
         if failed
         else None,

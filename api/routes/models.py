@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi.responses import FileResponse
 
 from api.auth import ReadCaller, WriteCaller
-from api.dependencies import Cursor, Limit, SessionDep, StoreDep
+from api.dependencies import Cursor, Limit, SessionDep, SettingsDep, StoreDep
 from api.errors import responses
 from api.guard import GuardedRoute
 from api.schemas.models import ModelOut, ModelPage
 from core.db.models import Model
-from core.errors import FileNotInModel, InUse, ModelNotFound
+from core.errors import ArtifactCorrupt, FileNotInModel, InUse, ModelNotFound
 from core.registry import service
+from core.registry.artifact import MANIFEST
 
 router = APIRouter(tags=["models"], route_class=GuardedRoute)
 FileName = Annotated[str, Path(max_length=200, examples=["manifest.json"])]
+UNCHANGED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "The caller has it: `If-None-Match` names its ETag."},
+}
 
 
 @router.get("/models", responses=responses(), summary="List models, newest first")
@@ -48,16 +53,33 @@ def get_model(model_id: UUID, session: SessionDep, caller: ReadCaller) -> Model:
 @router.get(
     "/models/{model_id}/files/{name}",
     response_class=Response,
-    responses=responses(ModelNotFound, FileNotInModel),
-    summary="A file of the artefact: weights.safetensors or manifest.json",
+    responses={**responses(ModelNotFound, FileNotInModel, ArtifactCorrupt), **UNCHANGED},
+    summary="A file of the artefact: manifest.json, or one that it lists",
 )
 def get_file(
-    model_id: UUID, name: FileName, session: SessionDep, caller: ReadCaller, store: StoreDep
+    model_id: UUID,
+    name: FileName,
+    caller: ReadCaller,
+    store: StoreDep,
+    settings: SettingsDep,
+    session: SessionDep,
+    if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    content = service.read_file(service.get_model(session, caller, model_id), store, name)
-    kind = "application/json" if name.endswith(".json") else "application/octet-stream"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(content, media_type=kind, headers=headers)
+    """Its ETag is the sha256 of the manifest's list; parts of it may be asked for (`Range`)."""
+    model = service.get_model(session, caller, model_id)
+    tag = service.file_digest(model, name)
+    headers = {
+        "ETag": f'"{tag}"',
+        "Content-Disposition": f'attachment; filename="{name}"',
+    }
+    if headers["ETag"] in (if_none_match or ""):
+        return Response(status_code=304, headers=headers)
+    if name == MANIFEST:
+        content = service.read_file(model, store, name)
+        return Response(content, media_type="application/json", headers=headers)
+    # From the disk, where serving keeps it too: its checksum holds, and a part is found in it.
+    path = service.source_of(model, store, settings.data_dir / "models").fetch(name)
+    return FileResponse(path, media_type="application/octet-stream", headers=headers)
 
 
 @router.delete(

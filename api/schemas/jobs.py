@@ -53,6 +53,27 @@ class DistillJobIn(DistillOptions):
     )
 
 
+class EmbedJobIn(BaseModel):
+    """Store a vector for every image of the dataset that has none of this model yet."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    stage: Literal["embed"]
+    dataset_id: UUID = Field(description="The dataset to embed, as it is now.")
+    model_id: UUID | None = Field(default=None, description="The model that gives the vectors.")
+    needs: UUID | None = Field(
+        default=None, description="The job whose model gives them; it may still run."
+    )
+    index: Literal["auto", "hnsw", "none"] = Field(
+        default="auto",
+        description="Whether to build an index over the model's vectors, which `POST /search` "
+        "uses; `auto` does from 10,000 images. One that is there is kept.",
+    )
+    batch_size: Annotated[int, Field(strict=True, ge=1, le=65_536)] | Literal["auto"] = Field(
+        default="auto", description="How many images go through the network at once."
+    )
+
+
 class PipelineJobIn(BaseModel):
     """All three stages, one after the other."""
 
@@ -66,7 +87,8 @@ class PipelineJobIn(BaseModel):
 
 
 JobIn = Annotated[
-    PretrainJobIn | FinetuneJobIn | DistillJobIn | PipelineJobIn, Field(discriminator="stage")
+    PretrainJobIn | FinetuneJobIn | DistillJobIn | EmbedJobIn | PipelineJobIn,
+    Field(discriminator="stage"),
 ]
 JOB_EXAMPLES: dict[str, Any] = {
     "pipeline": {
@@ -130,6 +152,10 @@ JOB_EXAMPLES: dict[str, Any] = {
         "summary": "Only the labels, without pre-training",
         "value": {"stage": "finetune", "dataset_id": SAMPLE_ID, "method": "full"},
     },
+    "embed": {
+        "summary": "A vector for every image, to search among",
+        "value": {"stage": "embed", "dataset_id": SAMPLE_ID, "model_id": SAMPLE_ID},
+    },
     "distill": {
         "summary": "A smaller student",
         "value": {"stage": "distill", "dataset_id": SAMPLE_ID, "model_id": SAMPLE_ID},
@@ -143,7 +169,7 @@ class JobFilter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     state: State | None = None
-    stage: Literal["pretrain", "finetune", "distill"] | None = None
+    stage: Literal["pretrain", "finetune", "distill", "embed", "evaluate"] | None = None
     dataset_id: UUID | None = None
     pipeline_id: UUID | None = None
     cursor: str | None = Field(default=None, description="The next_cursor of the page before.")
@@ -161,7 +187,7 @@ class JobOut(BaseModel):
     """A job."""
 
     id: UUID
-    stage: Literal["pretrain", "finetune", "distill"]
+    stage: Literal["pretrain", "finetune", "distill", "embed", "evaluate"]
     state: State
     dataset_id: UUID | None
     snapshot_id: UUID | None
@@ -184,6 +210,9 @@ class JobOut(BaseModel):
         "that training waits for images; `message`, in words, when something needs attention. Of a "
         "pretrain job also `chance_loss` and, from the last look at the encoder, `knn_accuracy` "
         "with `knn_chance` where there are labels, `rankme`, `alignment`, `uniformity`."
+    )
+    result: dict[str, Any] | None = Field(
+        default=None, description="What an embed or evaluate job found out, once it has succeeded."
     )
     error: JobErrorOut | None
     created_at: datetime

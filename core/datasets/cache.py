@@ -67,7 +67,7 @@ def _write(
         with partial.open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(sha256s), *shape)}
             np.lib.format.write_array_header_2_0(file, header)
-            for index, image in enumerate(_decoded(store, sha256s, canvas)):
+            for index, image in enumerate(decoded(store, sha256s, canvas)):
                 file.write(np.ascontiguousarray(image).data)
                 on_image(index + 1, len(sha256s))
         partial.replace(path)
@@ -75,9 +75,11 @@ def _write(
         partial.unlink(missing_ok=True)
 
 
-def _decoded(
+def decoded(
     store: BlobStore, sha256s: Sequence[str], canvas: Callable[[Pixels], Pixels]
 ) -> Iterator[Pixels]:
+    """The images as canvases in their order, decoded in threads a window ahead."""
+
     def load(sha256: str) -> Pixels:
         data = store.get(image_key(sha256))
         # The upload verified size and pixels; the blob is found by its hash.

@@ -15,7 +15,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.db import answers, direct, imports, labelling  # noqa: F401 - their tables are in the metadata
+# Their tables are in the metadata.
+from core.db import answers, direct, imports, labelling, vectors  # noqa: F401
 from core.db.table import Json, Table, creation_time, name_length, primary_id
 
 
@@ -183,7 +184,9 @@ class Job(Table):
         Index(None, "needs_id"),
         Index(None, "dataset_id"),
         Index("ix_jobs_unfinished", "state", postgresql_where=f"state NOT IN {_FINISHED}"),
-        CheckConstraint("stage IN ('pretrain', 'finetune', 'distill')", name="stage_known"),
+        CheckConstraint(
+            "stage IN ('pretrain', 'finetune', 'distill', 'embed', 'evaluate')", name="stage_known"
+        ),
         CheckConstraint(
             f"state IN ('waiting', 'queued', 'running', 'cancelling') OR state IN {_FINISHED}",
             name="state_known",

@@ -24,11 +24,14 @@ from core.jobs.plan import (
     facts_of,
     parent_of,
     plan_distill,
+    plan_embed,
+    plan_evaluate,
     plan_finetune,
     plan_pretrain,
     planning_device,
     stem_for,
 )
+from core.jobs.reports import REPORTING
 from core.jobs.service import PlannedJob, create_jobs, get_job
 from core.jobs.states import JobState
 from core.quota import require_job_room
@@ -42,6 +45,8 @@ class _Basis:
     data: DataFacts
     device: Device
     job_seconds: float
+    images: int
+    labels: int
 
 
 def submit(
@@ -69,7 +74,13 @@ def submit(
     """
     dataset = get_dataset(session, caller, UUID(str(spec["dataset_id"])), lock=True)
     snapshot = freeze(session, store, dataset)
-    basis = _Basis(facts_of(snapshot), planning_device(settings), settings.job_seconds)
+    basis = _Basis(
+        facts_of(snapshot),
+        planning_device(settings),
+        settings.job_seconds,
+        snapshot.image_count,
+        snapshot.label_count,
+    )
     if spec["stage"] == "pipeline":
         planned = _plan_chain(session, caller, spec, basis)
     else:
@@ -106,6 +117,10 @@ def _plan_stage(
     stage, data, device = spec["stage"], basis.data, basis.device
     _require(parent, stage)
     _require_time(spec, basis)
+    if stage == "embed":
+        return plan_embed(spec, device, parent=cast(Parent, parent), images=basis.images)
+    if stage == "evaluate":
+        return plan_evaluate(spec, device, parent=cast(Parent, parent), labels=basis.labels)
     if stage == "pretrain":
         return plan_pretrain(spec, data, device, parent=parent)
     if stage == "finetune":
@@ -125,6 +140,8 @@ def _require_time(spec: Mapping[str, Any], basis: _Basis) -> None:
 def _require(parent: Parent | None, stage: str) -> None:
     if parent is None and stage == "distill":
         raise SpecInvalid("model_id: a distill job needs a classifier; set model_id or needs")
+    if parent is None and stage in REPORTING:
+        raise SpecInvalid(f"model_id: {stage} needs a model; set model_id or needs")
     # The other stages take the encoder of either kind.
     if parent is not None and stage == "distill" and parent.kind != "classifier":
         raise WrongModelKind(
@@ -141,6 +158,11 @@ def _find_parent(
         needed = get_job(session, caller, UUID(str(spec["needs"])))
         if needed.state in {JobState.FAILED, JobState.CRASHED, JobState.CANCELLED}:
             raise SpecInvalid(f"needs: job {needed.id} has ended as {needed.state}; retry it first")
+        if needed.stage in REPORTING:
+            raise SpecInvalid(
+                f"needs: job {needed.id} has the stage {needed.stage!r}, which makes no model to "
+                "start from"
+            )
         return parent_of(needed.plan), needed.id
     if spec.get("model_id"):
         return _parent_from(_own_model(session, caller, spec, "model_id")), None

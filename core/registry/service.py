@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
@@ -95,6 +96,21 @@ def source_of(model: Model, store: BlobStore, cache_folder: Path) -> ModelSource
     return ModelSource(model.id, model.manifest, store, cache_folder)
 
 
+def file_digest(model: Model, name: str) -> str:
+    """The sha256 of a file of the model's artefact.
+
+    Raises:
+        FileNotInModel: The artefact has no such file.
+    """
+    if name == MANIFEST:
+        return hashlib.sha256(manifest_bytes(model.manifest)).hexdigest()
+    files = stored_files(model.manifest)
+    if name not in files:
+        allowed = ", ".join(sorted({*files, MANIFEST}))
+        raise FileNotInModel(f"name: the model has no file {name[:200]!r}; it has {allowed}")
+    return files[name].sha256
+
+
 def read_file(model: Model, store: BlobStore, name: str) -> bytes:
     """The bytes of a file of the model's artefact.
 
@@ -103,11 +119,7 @@ def read_file(model: Model, store: BlobStore, name: str) -> bytes:
     """
     if name == MANIFEST:
         return manifest_bytes(model.manifest)
-    files = stored_files(model.manifest)
-    if name not in files:
-        allowed = ", ".join(sorted({*files, MANIFEST}))
-        raise FileNotInModel(f"name: the model has no file {name[:200]!r}; it has {allowed}")
-    return store.get(file_key(files[name].sha256))
+    return store.get(file_key(file_digest(model, name)))
 
 
 def delete_model(session: Session, caller: Caller, model_id: UUID) -> None:

@@ -58,6 +58,7 @@ class JobFacts:
     needs_id: UUID | None
     snapshot_digest: str
     class_names: list[str]
+    dataset_id: UUID | None = None  # of an unfinished job never None
 
 
 def load_facts(session: Session, job_id: UUID) -> JobFacts:
@@ -75,6 +76,7 @@ def load_facts(session: Session, job_id: UUID) -> JobFacts:
         needs_id=job.needs_id,
         snapshot_digest=snapshot.digest,
         class_names=snapshot.class_names,
+        dataset_id=job.dataset_id,
     )
 
 
@@ -132,6 +134,18 @@ class StageContext:
             self._record({**_as_json(progress), **self._probed}, metrics)
         elif progress.probed:  # measured too rarely to be left out
             self._unwritten.extend(metrics)
+
+    def tell(self, phase: str, done: int, total: int, **values: float) -> None:
+        """Write how far something is that has no loss, at most once a second and at its end.
+
+        Raises:
+            JobCancelled: The job is to stop.
+            LeaseLost: Another worker holds the job now.
+        """
+        if self.should_stop():
+            raise JobCancelled(f"stopped while {phase}")
+        if self._due(last=done >= total):
+            self._record({"phase": phase, "step": done, "steps": total, **values}, [])
 
     def canvases(self, items: Sequence[SnapshotItem], preprocessing: Preprocessing) -> Pixels:
         """The images as (N, S, S, C) uint8, decoded once for all jobs on this machine."""

@@ -24,6 +24,8 @@ from api.schemas.inference import InferenceIn
 from api.schemas.jobs import JobIn
 from api.schemas.labels import LabelIn, LabelsIn
 from api.schemas.models import AliasIn
+from api.schemas.openai import OpenAIEmbeddingsIn
+from api.schemas.search import EvaluateIn, SearchIn
 from api.schemas.uploads import HashesIn
 from core.config import Settings
 from core.images.decoding import decode
@@ -42,6 +44,9 @@ BODIES: dict[str, Any] = {
     "put /aliases/{name}": AliasIn,
     "post /embed": InferenceIn,
     "post /predict": InferenceIn,
+    "post /search": SearchIn,
+    "post /v1/embeddings": OpenAIEmbeddingsIn,
+    "post /models/{model_id}/evaluate": EvaluateIn,
 }
 
 

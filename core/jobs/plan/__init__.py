@@ -12,6 +12,7 @@ from core.jobs.plan.facts import (
 from core.jobs.plan.finetune import plan_finetune
 from core.jobs.plan.network import SMALLER, parent_of, stem_for
 from core.jobs.plan.pretrain import plan_pretrain
+from core.jobs.plan.report import plan_embed, plan_evaluate
 
 __all__ = [
     "SMALLER",
@@ -22,6 +23,8 @@ __all__ = [
     "facts_of",
     "parent_of",
     "plan_distill",
+    "plan_embed",
+    "plan_evaluate",
     "plan_finetune",
     "plan_pretrain",
     "planning_device",
