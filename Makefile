@@ -27,7 +27,7 @@ up: $(READY) ## run the service with embedded servers, data in ./fewlabels-data
 	@$(BIN)/fewlabels up
 
 test: $(READY) ## run the test suite
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 fuzz: $(READY) ## send the service what schemathesis makes up (EXAMPLES=200, SEED=1; 4 minutes)
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m tests.fuzz \

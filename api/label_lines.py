@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from api.errors import fault
 from api.schemas.labels import REFERENCES, VALUES, LabelIn, LabelsIn
+from api.schemas.strict import StrictBody
 from core.datasets.export import MarkedImage
 from core.datasets.labels import UNCHANGED, Assignment, LineProblem
 from core.datasets.references import Reference
@@ -23,9 +24,7 @@ EXTRA = "columns too many"
 FIELDS = (*REFERENCES, *VALUES)
 
 
-class _LooseLabels(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _LooseLabels(StrictBody):
     labels: list[Any] = Field(min_length=1)
 
 

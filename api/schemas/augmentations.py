@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from api.schemas.stages import Auto, Preset
+from api.schemas.strict import StrictBody
 
 
-class PreviewQuery(BaseModel):
+class PreviewQuery(StrictBody):
     """How many images and views, and which changes."""
-
-    model_config = ConfigDict(extra="forbid")
 
     n: int = Field(
         default=8,

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from api.schemas.strict import StrictBody
 from api.schemas.text import WITHOUT_NUL
 from core.images.formats import FORMATS
 
@@ -16,10 +17,10 @@ Name = Annotated[
 ]
 
 
-class DatasetIn(BaseModel):
+class DatasetIn(StrictBody):
     """A new dataset."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "screws"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "screws"}]})
 
     name: Name = Field(description="Unique in the project.")
     test_fraction: float = Field(

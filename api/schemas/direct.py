@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from api.schemas.strict import StrictBody
 from api.schemas.text import Text
 from api.schemas.uploads import FileName, Sha256
 from core.storage.s3.multipart import MOST_PARTS
@@ -15,11 +16,10 @@ from core.storage.s3.multipart import MOST_PARTS
 ETag = Annotated[str, StringConstraints(pattern=r'^"?[A-Za-z0-9_+/=-]{1,128}"?$')]
 
 
-class DirectUploadIn(BaseModel):
+class DirectUploadIn(StrictBody):
     """An archive that will be sent to the object store."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"file": "images.zip", "bytes": 73_400_320, "media_type": "application/zip"}
@@ -50,11 +50,10 @@ class DirectUploadOut(BaseModel):
     expires_at: datetime = Field(description="What is not completed by then is removed.")
 
 
-class PartsIn(BaseModel):
+class PartsIn(StrictBody):
     """The parts have arrived."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"etags": ["3349dc700140d7f86a078484278075a9"]}]},
     )
 
@@ -65,10 +64,8 @@ class PartsIn(BaseModel):
     )
 
 
-class BucketSource(BaseModel):
+class BucketSource(StrictBody):
     """What lies in a bucket that the server may read."""
-
-    model_config = ConfigDict(extra="forbid")
 
     bucket: Annotated[Text, StringConstraints(min_length=1, max_length=63)] = Field(
         description="One of FEWLABELS_IMPORT_BUCKETS."
@@ -79,11 +76,10 @@ class BucketSource(BaseModel):
     )
 
 
-class ImportIn(BaseModel):
+class ImportIn(StrictBody):
     """An import of what lies in an object store already."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"source": {"bucket": "camera-3", "prefix": "2026/05/"}}]},
     )
 

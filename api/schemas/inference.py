@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.schemas.strict import StrictBody
 from api.schemas.text import Text
 from core.images.formats import SPOKEN
 
@@ -16,11 +17,10 @@ SAMPLE_PNG = (
 )
 
 
-class InferenceIn(BaseModel):
+class InferenceIn(StrictBody):
     """Images for a model, as base64."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"model": "production", "images": [SAMPLE_PNG]}]},
     )
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.stages import DistillOptions, FinetuneOptions, NewEncoder, PretrainOptions
+from api.schemas.strict import StrictBody
 
 State = Literal[
     "waiting", "queued", "running", "cancelling", "succeeded", "failed", "crashed", "cancelled"
@@ -53,10 +54,10 @@ class DistillJobIn(DistillOptions):
     )
 
 
-class EmbedJobIn(BaseModel):
+class EmbedJobIn(StrictBody):
     """Store a vector for every image of the dataset that has none of this model yet."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
     stage: Literal["embed"]
     dataset_id: UUID = Field(description="The dataset to embed, as it is now.")
@@ -74,10 +75,8 @@ class EmbedJobIn(BaseModel):
     )
 
 
-class PipelineJobIn(BaseModel):
+class PipelineJobIn(StrictBody):
     """All three stages, one after the other."""
-
-    model_config = ConfigDict(extra="forbid")
 
     stage: Literal["pipeline"]
     dataset_id: UUID = _DATASET
@@ -163,10 +162,8 @@ JOB_EXAMPLES: dict[str, Any] = {
 }
 
 
-class JobFilter(BaseModel):
+class JobFilter(StrictBody):
     """Which jobs to list."""
-
-    model_config = ConfigDict(extra="forbid")
 
     state: State | None = None
     stage: Literal["pretrain", "finetune", "distill", "embed", "evaluate"] | None = None

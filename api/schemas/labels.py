@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from api.schemas.datasets import Name
+from api.schemas.strict import StrictBody
 from api.schemas.text import Text
 
 ClassName = Name
@@ -26,6 +27,7 @@ class LabelIn(BaseModel):
     The image is named by `file`, `sha256` or `image_id`; where several are given, all must name it.
     """
 
+    # Not a StrictBody: there may be a hundred thousand of them in a request.
     model_config = ConfigDict(extra="forbid")
 
     file: Text | None = Field(default=None, min_length=1, max_length=1024, examples=["bolt-17.png"])
@@ -49,11 +51,10 @@ class LabelIn(BaseModel):
         return self
 
 
-class LabelsIn(BaseModel):
+class LabelsIn(StrictBody):
     """Labels; all of them are set, or none, unless `partial=true`."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {

@@ -8,6 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.schemas.strict import StrictBody
+
 
 class ModelOut(BaseModel):
     """A model and where it comes from."""
@@ -36,11 +38,10 @@ class ModelPage(BaseModel):
     next_cursor: str | None
 
 
-class AliasIn(BaseModel):
+class AliasIn(StrictBody):
     """Where an alias shall point."""
 
     model_config = ConfigDict(
-        extra="forbid",
         protected_namespaces=(),
         json_schema_extra={"examples": [{"model_id": "3f2c8a52-6f0e-4a3e-9d8e-1f6f5b0c7d11"}]},
     )

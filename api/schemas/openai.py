@@ -7,14 +7,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.inference import SAMPLE_PNG
+from api.schemas.strict import StrictBody
 from api.schemas.text import Text
 
 
-class OpenAIEmbeddingsIn(BaseModel):
+class OpenAIEmbeddingsIn(StrictBody):
     """Images as data URIs."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [{"model": "production", "input": f"data:image/png;base64,{SAMPLE_PNG}"}]
         },

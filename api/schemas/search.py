@@ -10,16 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.schemas.inference import SAMPLE_PNG
 from api.schemas.jobs import SAMPLE_ID
+from api.schemas.strict import StrictBody
 from api.schemas.text import Text
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class SearchIn(BaseModel):
+class SearchIn(StrictBody):
     """What to be near to, and where to look."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"model": "production", "image": SAMPLE_PNG, "dataset_id": SAMPLE_ID, "limit": 5}
@@ -78,12 +78,10 @@ class SearchOut(BaseModel):
     items: list[NeighbourOut]
 
 
-class EvaluateIn(BaseModel):
+class EvaluateIn(StrictBody):
     """What to evaluate on."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"dataset_id": SAMPLE_ID}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"dataset_id": SAMPLE_ID}]})
 
     dataset_id: UUID
     split: Literal["all", "train", "validation", "test"] = Field(

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.schemas.strict import StrictBody
+
 Auto = Literal["auto"]
 EncoderName = Literal[
     "resnet10_tiny",
@@ -41,10 +43,10 @@ InnerShare = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 
 
-class StageOptions(BaseModel):
+class StageOptions(StrictBody):
     """What every stage understands; `auto` is resolved from the data and the device."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
     epochs: Epochs | Auto = Field(
         default="auto",

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from api.schemas.strict import StrictBody
 from api.schemas.text import Text
 
 MAX_HASHES = 10_000
@@ -18,11 +19,11 @@ Sha256 = Annotated[
 FileName = Annotated[Text, StringConstraints(min_length=1, max_length=1024)]
 
 
-class HashesIn(BaseModel):
+class HashesIn(StrictBody):
     """Images by the SHA-256 of their bytes."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"sha256": ["9f86d081884c7d65" * 4]}]}
+        json_schema_extra={"examples": [{"sha256": ["9f86d081884c7d65" * 4]}]}
     )
 
     sha256: list[Sha256] = Field(

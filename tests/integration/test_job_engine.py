@@ -225,7 +225,8 @@ def test_a_job_outlives_its_workers_and_the_broker(engine: Engine) -> None:
     worker.kill()
     worker.wait()
     killed_at = time.monotonic()
-    wait_until(lambda: gone(child), "the end of the orphan", seconds=engine.settings.lease_seconds)
+    ends_within = engine.settings.lease_seconds + START_SECONDS
+    wait_until(lambda: gone(child), "the end of the orphan", seconds=ends_within)
     engine.running_worker()
     wait_until(lambda: engine.row(job_id).attempt == 2, "the third worker's claim")
     patience = engine.settings.lease_seconds + 2 * engine.settings.sweep_seconds + START_SECONDS

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from fastapi import FastAPI
@@ -55,11 +55,17 @@ def same(first: Response, second: Response) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(client: TestClient, add_dataset: Callable[..., str]) -> World:
+def world(
+    client: TestClient, add_dataset: Callable[..., str], add_model: Callable[..., UUID]
+) -> World:
     dataset_id = add_dataset(pictures(3))
+    labels = [{"file": f"p{number}.png", "label": "cat"} for number in range(3)]
+    labelled = client.put(f"/datasets/{dataset_id}/labels", json={"labels": labels})
+    assert labelled.is_success, labelled.text
+    model_id = str(add_model(classes=("cat", "dog")))
     order = {"stage": "pretrain", "dataset_id": dataset_id, "batch_size": 2}
     job_id = client.post("/jobs", json=order).json()["id"]
-    parameters = {"dataset_id": dataset_id, "job_id": job_id}
+    parameters = {"dataset_id": dataset_id, "job_id": job_id, "model_id": model_id}
     return World(parameters, Own(dataset_id=dataset_id), frozenset())
 
 
@@ -71,6 +77,8 @@ def bodies(name: str, world: World) -> tuple[dict[str, Any], dict[str, Any]]:
     good, other = call(name, world).body, call(name, world).body
     if name.endswith("/missing"):
         other = {"json": {"sha256": ["a" * 64]}}
+    if name.endswith("/evaluate"):
+        other = {"json": {"dataset_id": world.own.dataset_id, "split": "train"}}
     if "files" in good:
         other = {"files": {"files": ("another-name.png", picture(9))}}
     return good, other
