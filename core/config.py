@@ -13,10 +13,11 @@ from pydantic_settings import SettingsConfigDict
 from core.access import AccessSettings
 from core.errors import ConfigurationInvalid
 from core.exposure import has_known_secret, is_loopback, is_remote
+from core.indexes import IndexSettings
 from core.objects import ObjectStoreSettings
 
 
-class Settings(AccessSettings, ObjectStoreSettings):
+class Settings(AccessSettings, ObjectStoreSettings, IndexSettings):
     """All settings with their defaults; each one is documented by its description."""
 
     model_config = SettingsConfigDict(
