@@ -40,6 +40,7 @@ from api.routes import (
     search,
     snapshots,
     usage,
+    webhooks,
 )
 from api.schemas.inference import InferenceIn
 from api.schemas.labels import LabelsIn
@@ -70,6 +71,7 @@ TAGS = {
     "models": "What jobs made, with metrics and lineage.",
     "aliases": "Stable names that applications call.",
     "inference": "Vectors and classes of images.",
+    "webhooks": "Be told when jobs end.",
     "usage": "What the project holds and may hold.",
     "health": "Alive, ready, measured.",
 }
@@ -126,6 +128,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         models,
         search,
         aliases,
+        webhooks,
         usage,
         health,
     ):

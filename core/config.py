@@ -15,9 +15,10 @@ from core.errors import ConfigurationInvalid
 from core.exposure import has_known_secret, is_loopback, is_remote
 from core.indexes import IndexSettings
 from core.objects import ObjectStoreSettings
+from core.outbound import OutboundSettings
 
 
-class Settings(AccessSettings, ObjectStoreSettings, IndexSettings):
+class Settings(AccessSettings, ObjectStoreSettings, IndexSettings, OutboundSettings):
     """All settings with their defaults; each one is documented by its description."""
 
     model_config = SettingsConfigDict(

@@ -27,10 +27,12 @@ ENTRY_POINTS = {
 
 # What a package may import of this project besides itself: the table of the design.
 ALLOWED: dict[str, set[str]] = {
-    "core.config": FACTS | {"core.access", "core.exposure", "core.indexes", "core.objects"},
+    "core.config": FACTS
+    | {"core.access", "core.exposure", "core.indexes", "core.objects", "core.outbound"},
     "core.access": {"core.exposure"},
     "core.indexes": set(),
     "core.objects": set(),
+    "core.outbound": set(),
     "core.errors": set(),
     "core.exposure": set(),
     "core.learning": set(),
@@ -55,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"core.quota"},
     "core.registry": DATA | {"core.auth"},
     "core.search": DATA | {"core.auth"},
+    "core.webhooks": DATA | {"core.auth"},
     "core.inference": FACTS | {"core.learning", "core.registry.artifact", "core.telemetry"},
     "core.stages": EVERYTHING - {"core.inference"},
     **dict.fromkeys(ENTRY_POINTS, EVERYTHING),
