@@ -6,8 +6,6 @@ import errno
 import http
 import json
 import math
-import re
-import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,12 +20,12 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Message
 
+from api.faults import SHOWN_CHARACTERS, fault
 from core import errors
 from core.telemetry import logger
 
 log = logger(__name__)
 PROBLEM = "application/problem+json"
-SHOWN_CHARACTERS = 200
 SHOWN_FAULTS = 100
 
 STATUS: dict[type[errors.FewlabelsError], int] = {
@@ -48,9 +46,6 @@ STATUS: dict[type[errors.FewlabelsError], int] = {
     errors.Unavailable: 503,
     errors.DeadlineExceeded: 504,
 }
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = SHORT.maxlong = SHOWN_CHARACTERS
-UNION_BRANCH = re.compile(r"(constrained-)?(int|float|str)|literal\[.*\]")
 UNREADABLE = "There was an error parsing the body"  # FastAPI's words for what json cannot load
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
 EVERYWHERE = (
@@ -203,27 +198,6 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
         detail=f"{first['field']}: {first['detail']}{more}",
         faults=faults,
     )
-
-
-def fault(entry: Mapping[str, Any]) -> dict[str, str]:
-    """What pydantic found wrong: which field, and what is allowed and was found."""
-    location = [str(part) for part in entry["loc"]]
-    if entry["type"] == "json_invalid":
-        reason = entry.get("ctx", {}).get("error", entry["msg"])
-        # Of FastAPI the place is a part of the location, of pydantic it is in the words.
-        place = f" at character {location[-1]}" if location[-1].isdecimal() else ""
-        return {"field": "body", "detail": f"not JSON: {reason}{place}"}
-    # Which branch of a union was tried is our affair: the user sent one field.
-    location = [part for part in location if not UNION_BRANCH.fullmatch(part)]
-    field = ".".join(location[1:] or location)
-    shown = "" if entry["type"] == "missing" else f"; found {_shown(entry.get('input'))}"
-    said = entry["msg"].removeprefix("Value error, ")
-    return {"field": field, "detail": f"{said}{shown}"}
-
-
-def _shown(value: object) -> str:
-    text = SHORT.repr(value)  # repr would first write out a body of megabytes
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:

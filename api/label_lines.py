@@ -11,7 +11,7 @@ from typing import IO, Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
 
-from api.errors import fault
+from api.faults import fault
 from api.schemas.labels import REFERENCES, VALUES, LabelIn, LabelsIn
 from api.schemas.strict import StrictBody
 from core.datasets.export import MarkedImage

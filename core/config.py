@@ -13,11 +13,12 @@ from pydantic_settings import SettingsConfigDict
 from core.access import AccessSettings
 from core.errors import ConfigurationInvalid
 from core.exposure import has_known_secret, is_loopback, is_remote
+from core.indexes import IndexSettings
 from core.objects import ObjectStoreSettings
 from core.serving import ServingSettings
 
 
-class Settings(AccessSettings, ObjectStoreSettings, ServingSettings):
+class Settings(AccessSettings, ObjectStoreSettings, IndexSettings, ServingSettings):
     """All settings with their defaults; each one is documented by its description."""
 
     model_config = SettingsConfigDict(

@@ -17,7 +17,6 @@ from core.telemetry import logger
 log = logger(__name__)
 PREFIX = "hnsw_"
 NEIGHBOURS, BREADTH = 16, 64  # m and ef_construction, pgvector's defaults
-MEMORY_MB = 512
 POLL_SECONDS = 0.5
 _PROGRESS = text(
     "SELECT phase, tuples_done, tuples_total, blocks_done, blocks_total "
@@ -41,6 +40,7 @@ def build_index(
     model_id: UUID,
     dimension: int,
     *,
+    memory_mb: int,
     should_stop: Callable[[], bool],
     on_progress: Callable[[str, int, int], None],
 ) -> bool:
@@ -50,6 +50,7 @@ def build_index(
         engine: Where to take connections from.
         model_id: Whose vectors.
         dimension: Their length.
+        memory_mb: What the server may use.
         should_stop: Asked every half second.
         on_progress: Called with a phase, and how far it is of how much.
 
@@ -67,7 +68,7 @@ def build_index(
         _drop_orphans(connection)
         # Notices within a second that this process was killed, and ends the build.
         connection.execute(text("SET client_connection_check_interval = '1s'"))
-        connection.execute(text(f"SET maintenance_work_mem = '{MEMORY_MB}MB'"))
+        connection.execute(text(f"SET maintenance_work_mem = '{int(memory_mb)}MB'"))
         building = _Build(connection, model_id, dimension)
         try:
             with _plain(engine) as watching:

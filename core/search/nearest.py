@@ -128,7 +128,8 @@ def _asked(question: Question) -> ColumnElement[Any]:
     # Only the direction counts; half precision overflows where what was sent does not.
     asked = np.asarray(question.vector, dtype=np.float64)
     asked = asked / np.abs(asked).max()
-    return cast(literal(as_text(asked / np.linalg.norm(asked))), HalfVector())
+    # A parameter of this type, not a text that is cast: that would be read again for every vector.
+    return cast(literal(as_text(asked / np.linalg.norm(asked)), HalfVector()), HalfVector())
 
 
 def _ordered(question: Question, distance: ColumnElement[float]) -> Select[Any]:

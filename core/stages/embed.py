@@ -131,6 +131,7 @@ def _index(
             cast(Engine, context.sessions.kw["bind"]),
             vectors.model_id,
             dimension,
+            memory_mb=context.settings.index_memory_mb,
             should_stop=context.should_stop,
             on_progress=context.tell,
         )

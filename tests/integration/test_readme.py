@@ -17,8 +17,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DATA = ROOT / "docs" / "data.md"
+SEARCH = ROOT / "docs" / "search.md"
 BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-RUN_SECONDS = 200  # half a minute on two cores that nothing else uses
+RUN_SECONDS = 300  # a minute on two cores that nothing else uses
 
 
 def bash_blocks(document: Path) -> list[str]:
@@ -73,7 +74,7 @@ def paste(blocks: list[str], api: str, folder: Path) -> list[str]:
 
 
 def test_five_minutes_over_curl(api: str, tmp_path: Path) -> None:
-    blocks = bash_blocks(README)
+    blocks = [*bash_blocks(README), *bash_blocks(SEARCH)]
     printed = dict(zip(blocks, paste(blocks, api, tmp_path), strict=True))
 
     def after(word: str) -> str:
@@ -89,6 +90,12 @@ def test_five_minutes_over_curl(api: str, tmp_path: Path) -> None:
     assert item["label"] in set("0123456789")
     assert len(item["predictions"]) == 3
     assert int(dimension) > 0
+    # The page on search goes on from there.
+    assert "'vectors': 1297" in after('"index\\": \\"hnsw')
+    near = json.loads(after("nearest.json"))
+    assert (near["method"], len(near["items"])) == ("hnsw", 3)
+    assert after("rows.csv").startswith("row,image_id,")
+    assert "'seen_in_training': 50" in after("/evaluate")
 
 
 def test_the_page_on_data(api: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 from uuid import UUID
 
@@ -121,8 +122,10 @@ def test_a_full_queue_is_429_at_once(
     monkeypatch.setattr(engine._shelf._kept[classifier].admission, "_places", 3)
     gate.open.clear()
     gate.begun = threading.Semaphore(0)
-    with listening(app) as port:
-        connection = http.client.HTTPConnection("127.0.0.1", port)
+    with (
+        listening(app) as port,
+        closing(http.client.HTTPConnection("127.0.0.1", port)) as connection,
+    ):
         headers = {"content-type": "application/json"}
         connection.request("POST", "/embed", json.dumps(body), headers)
         assert gate.begun.acquire(timeout=LIMIT)
