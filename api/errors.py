@@ -245,7 +245,7 @@ def body_too_large(request: Request) -> JSONResponse:
 
 
 async def _caller_left(request: Request, error: Exception) -> JSONResponse:
-    log.info("the caller left before its body had come", error=repr(error))
+    log.info("the caller left before the end of its request", error=repr(error))
     detail = "body: ended before the length that was declared"
     return problem(request, status=400, code="ClientDisconnected", detail=detail)
 

@@ -28,8 +28,9 @@ SAFE = {
 }
 TLS_ONLY = "max-age=31536000"
 SENT = ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "X-Request-ID"]
+SENT += ["X-Timeout-Ms"]
 SHOWN = ["ETag", "Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID"]
-SHOWN += ["RateLimit", "RateLimit-Policy", "X-Fewlabels-Plan"]
+SHOWN += ["RateLimit", "RateLimit-Policy", "X-Fewlabels-Plan", "X-Fewlabels-Model", "Server-Timing"]
 PREFLIGHT_SECONDS = 600
 
 

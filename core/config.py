@@ -16,9 +16,12 @@ from core.exposure import has_known_secret, is_loopback, is_remote
 from core.indexes import IndexSettings
 from core.objects import ObjectStoreSettings
 from core.outbound import OutboundSettings
+from core.serving import ServingSettings
 
 
-class Settings(AccessSettings, ObjectStoreSettings, IndexSettings, OutboundSettings):
+class Settings(
+    AccessSettings, ObjectStoreSettings, IndexSettings, OutboundSettings, ServingSettings
+):
     """All settings with their defaults; each one is documented by its description."""
 
     model_config = SettingsConfigDict(
@@ -112,29 +115,6 @@ class Settings(AccessSettings, ObjectStoreSettings, IndexSettings, OutboundSetti
         default=1_000_000, gt=0, description="Most labels in one request."
     )
     max_classes: int = Field(default=10_000, ge=2, description="Most classes in one dataset.")
-    max_inference_bytes: int = Field(
-        default=64 * 2**20, gt=0, description="Largest body of an /embed or /predict request."
-    )
-    max_inference_images: int = Field(
-        default=64, gt=0, description="Most images in one /embed or /predict request."
-    )
-
-    # Serving
-    inference_threads: int = Field(
-        default=2, gt=0, description="Threads that decode and preprocess images for serving."
-    )
-    inference_queue: int = Field(
-        default=256, gt=0, description="Images that may wait for a model before callers get 429."
-    )
-    inference_batch: int = Field(
-        default=32, gt=0, description="Most images in one forward pass of a served model."
-    )
-    inference_seconds: float = Field(
-        default=30.0, gt=0, description="Longest that a serving request may take before 504."
-    )
-    max_loaded_models: int = Field(
-        default=4, gt=0, description="Models kept in memory for serving, least recently used first."
-    )
 
     # Jobs
     worker_concurrency: int = Field(

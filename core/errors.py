@@ -245,6 +245,10 @@ class ArtifactCorrupt(Unavailable):
     """A model's file does not have the checksum that its manifest states."""
 
 
+class NoRoomForModel(Unavailable):
+    """The memory for models has no room for this one."""
+
+
 class DecodersUnavailable(Unavailable):
     """The processes that decode uploads do not start."""
 

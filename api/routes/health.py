@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import APIRouter, Request, Response
@@ -68,9 +68,13 @@ async def readyz(request: Request, response: Response) -> Readiness:
 
 
 async def _probe(name: str, check: Callable[[], Any]) -> str:
+    return await _outcome(name, run_in_threadpool(check))
+
+
+async def _outcome(name: str, checking: Awaitable[None]) -> str:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            await run_in_threadpool(check)
+            await checking
     except (OSError, SQLAlchemyError, FewlabelsError, RuntimeError, TimeoutError) as error:
         # The words may name hosts and users: they belong into the log.
         log.warning("not ready", part=name, error=repr(error))
@@ -85,7 +89,7 @@ async def _engine(state: Any) -> str:
         log.warning("not ready", part="engine", error=repr(state.engine.exception()))
         return "does not answer"
     engine = cast("Engine", await state.engine)
-    return await _probe("engine", engine.check)
+    return await _outcome("engine", engine.check())
 
 
 @router.get("/metrics", response_class=Response, summary="Prometheus metrics")

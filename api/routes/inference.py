@@ -7,9 +7,10 @@ import binascii
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -17,8 +18,8 @@ from pydantic import ValidationError
 from api.auth import InferCaller
 from api.errors import responses
 from api.guard import GuardedRoute
-from api.lookup import Lookup
 from api.openapi import schema_of
+from api.presence import TimeoutMs, in_seconds, unless_gone
 from api.schemas.inference import (
     EmbeddingOut,
     EmbedOut,
@@ -32,11 +33,13 @@ from api.uploads import MULTIPART, form_files, media_type, parsed_form
 from core.auth import Caller
 from core.config import Settings
 from core.errors import (
+    ArtifactCorrupt,
     BodyTooLarge,
     DeadlineExceeded,
     FewlabelsError,
     ImageInvalid,
     ModelNotFound,
+    NoRoomForModel,
     Overloaded,
     TooManyImages,
     WrongModelKind,
@@ -47,7 +50,9 @@ from core.registry.artifact import ModelSource
 from core.telemetry import INFERENCE_IMAGES
 
 if TYPE_CHECKING:
-    from core.inference.engine import Answer, Engine, LoadedModel
+    from core.inference.engine import Answered, Engine
+    from core.inference.flight import Timing
+    from core.inference.model import Answer, LoadedModel
 
 router = APIRouter(tags=["inference"], route_class=GuardedRoute)
 ERRORS = responses(
@@ -56,6 +61,8 @@ ERRORS = responses(
     ImageInvalid,
     TooManyImages,
     BodyTooLarge,
+    ArtifactCorrupt,
+    NoRoomForModel,
     Overloaded,
     DeadlineExceeded,
 )
@@ -109,12 +116,16 @@ class _Answered:
     model: LoadedModel
     asked: _Asked
     results: list[Answer | FewlabelsError]
+    timing: Timing
 
 
 @router.post("/embed", responses=ERRORS, openapi_extra=INFERENCE_BODY, summary="Vectors of images")
-async def embed(request: Request, caller: InferCaller) -> EmbedOut:
+async def embed(
+    request: Request, response: Response, caller: InferCaller, timeout_ms: TimeoutMs = None
+) -> EmbedOut:
     """L2-normalised vectors, in the order of the images; a bad image fails alone."""
-    answered = await _answer(request, caller, kind=None)
+    answered = await _answer(request, caller, kind=None, timeout_ms=timeout_ms)
+    response.headers.update(told(answered.model.model_id, answered.timing))
     items = [
         EmbeddingOut(index=index, name=sent.name, error=_error(result))
         if isinstance(result, FewlabelsError)
@@ -130,9 +141,12 @@ async def embed(request: Request, caller: InferCaller) -> EmbedOut:
 @router.post(
     "/predict", responses=ERRORS, openapi_extra=INFERENCE_BODY, summary="Classes of images"
 )
-async def predict(request: Request, caller: InferCaller) -> PredictOut:
+async def predict(
+    request: Request, response: Response, caller: InferCaller, timeout_ms: TimeoutMs = None
+) -> PredictOut:
     """The likeliest classes, in the order of the images; a bad image fails alone."""
-    answered = await _answer(request, caller, kind="classifier")
+    answered = await _answer(request, caller, kind="classifier", timeout_ms=timeout_ms)
+    response.headers.update(told(answered.model.model_id, answered.timing))
     items = []
     for index, (sent, result) in enumerate(zip(answered.asked.sent, answered.results, strict=True)):
         if isinstance(result, FewlabelsError):
@@ -147,21 +161,34 @@ async def predict(request: Request, caller: InferCaller) -> PredictOut:
     return PredictOut(model_id=answered.model.model_id, items=items)
 
 
-async def _answer(request: Request, caller: Caller, *, kind: str | None) -> _Answered:
-    lookup: Lookup = request.app.state.lookup
+async def _answer(
+    request: Request, caller: Caller, *, kind: str | None, timeout_ms: int | None
+) -> _Answered:
     settings: Settings = request.app.state.settings
     asked = await _parse(request, settings)
-    source = await lookup.source(caller, asked.reference)
-    _require_kind(source, kind)
-    engine = cast("Engine", await request.app.state.engine)
-    loads = [partial(_pixels, item.data, settings) for item in asked.sent]
-    results = await engine.answer(source, loads)
+
+    async def work() -> Answered:
+        source = await request.app.state.lookup.source(caller, asked.reference)
+        _require_kind(source, kind)
+        engine = cast("Engine", await request.app.state.engine)
+        loads = [partial(_pixels, item.data, settings) for item in asked.sent]
+        return await engine.answer(source, loads, seconds=in_seconds(timeout_ms))
+
+    answered = await unless_gone(request, work())
+    results = answered.results
     bad = [result for result in results if isinstance(result, FewlabelsError)]
     INFERENCE_IMAGES.labels("rejected").inc(len(bad))
     INFERENCE_IMAGES.labels("answered").inc(len(results) - len(bad))
     if len(bad) == len(results):
         _raise_all(asked, bad)
-    return _Answered(await engine.model(source), asked, results)
+    return _Answered(answered.model, asked, results, answered.timing)
+
+
+def told(model_id: UUID, timing: Timing) -> dict[str, str]:
+    """Headers that say which model answered, and where the time went, in milliseconds."""
+    steps = {"decode": timing.decode, "queue": timing.queue, "forward": timing.forward}
+    spent = ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in steps.items())
+    return {"X-Fewlabels-Model": str(model_id), "Server-Timing": spent}
 
 
 def _require_kind(source: ModelSource, kind: str | None) -> None:

@@ -13,8 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from api.auth import InferCaller
 from api.errors import openai_refusal, responses
 from api.guard import GuardedRoute
-from api.lookup import Lookup
-from api.routes.inference import _check_count, _from_base64, _pixels
+from api.presence import TimeoutMs, in_seconds, unless_gone
+from api.routes.inference import _check_count, _from_base64, _pixels, told
 from api.schemas.openai import (
     OpenAIEmbedding,
     OpenAIEmbeddingsIn,
@@ -34,7 +34,7 @@ from core.errors import (
 )
 
 if TYPE_CHECKING:
-    from core.inference.engine import Engine
+    from core.inference.engine import Answered, Engine
 
 
 class OpenAIRoute(GuardedRoute):
@@ -69,11 +69,14 @@ router = APIRouter(tags=["inference"], route_class=OpenAIRoute)
     summary="Vectors of images, for OpenAI's clients",
 )
 async def openai_embeddings(
-    body: OpenAIEmbeddingsIn, request: Request, caller: InferCaller
+    body: OpenAIEmbeddingsIn,
+    request: Request,
+    response: Response,
+    caller: InferCaller,
+    timeout_ms: TimeoutMs = None,
 ) -> OpenAIEmbeddingsOut:
     """As `/embed`, but one bad image refuses the request: the shape has no place for it."""
     settings: Settings = request.app.state.settings
-    lookup: Lookup = request.app.state.lookup
     given = [body.input] if isinstance(body.input, str) else body.input
     _check_count(len(given), settings)
     for index, uri in enumerate(given):
@@ -81,12 +84,18 @@ async def openai_embeddings(
             raise RequestInvalid(
                 f"input.{index}: found {uri[:40]!r}; a data: URI of an image is needed"
             )
-    source = await lookup.source(caller, body.model)
-    engine = cast("Engine", await request.app.state.engine)
     images = [_from_base64(uri, index) for index, uri in enumerate(given)]
-    answers = await engine.answer(source, [partial(_pixels, i, settings) for i in images])
+
+    async def work() -> Answered:
+        source = await request.app.state.lookup.source(caller, body.model)
+        engine = cast("Engine", await request.app.state.engine)
+        loads = [partial(_pixels, image, settings) for image in images]
+        return await engine.answer(source, loads, seconds=in_seconds(timeout_ms))
+
+    answered = await unless_gone(request, work())
+    response.headers.update(told(answered.model.model_id, answered.timing))
     data = []
-    for index, answer in enumerate(answers):
+    for index, answer in enumerate(answered.results):
         if isinstance(answer, FewlabelsError):
             raise type(answer)(f"input.{index}: {answer}")
         vector = answer.embedding_D.astype("<f4")
@@ -98,4 +107,4 @@ async def openai_embeddings(
         embedding = base64.b64encode(vector.tobytes()).decode() if as_base64 else vector.tolist()
         data.append(OpenAIEmbedding(index=index, embedding=embedding))
     usage = OpenAIUsage(prompt_tokens=len(data), total_tokens=len(data))
-    return OpenAIEmbeddingsOut(model=str(source.model_id), data=data, usage=usage)
+    return OpenAIEmbeddingsOut(model=str(answered.model.model_id), data=data, usage=usage)

@@ -20,6 +20,7 @@ from api.downloads import attachment
 from api.errors import responses
 from api.guard import GuardedRoute
 from api.lookup import Lookup
+from api.presence import unless_gone
 from api.routes.inference import _from_base64, _pixels
 from api.routes.jobs import _out
 from api.schemas.jobs import JobOut
@@ -95,7 +96,8 @@ async def _vector_of_upload(
 ) -> NDArray[np.float32]:
     data = _from_base64(text, 0)
     engine = cast("Engine", await request.app.state.engine)
-    [answer] = await engine.answer(source, [partial(_pixels, data, request.app.state.settings)])
+    load = partial(_pixels, data, request.app.state.settings)
+    [answer] = (await unless_gone(request, engine.answer(source, [load]))).results
     if isinstance(answer, FewlabelsError):
         raise type(answer)(f"image: {answer}")
     return answer.embedding_D

@@ -1,81 +1,35 @@
-"""Models in memory: loaded once, warmed up, least recently used first out."""
+"""Models in memory, asked in three steps: decode, forward, answer; nobody is left waiting."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from uuid import UUID
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.nn import functional as F  # noqa: N812 — the field's usual name
 
 from core.config import Settings
-from core.errors import BatchFailed, DeadlineExceeded, FewlabelsError
-from core.inference.batcher import Batcher
-from core.learning.architecture import Architecture
-from core.learning.checkpoint import load_weights
-from core.learning.classifier import Classifier
-from core.learning.encoders import Encoder
-from core.learning.preprocessing import Preprocessing
-from core.registry.artifact import WEIGHTS, ModelSource
+from core.errors import DeadlineExceeded, FewlabelsError, Overloaded
+from core.inference.batcher import Batched, Batcher, shutting_down
+from core.inference.flight import Flight, Load, Timing, timing, together
+from core.inference.model import Answer, LoadedModel, Pixels, usable
+from core.inference.shelf import MB, Served, Shelf
+from core.registry.artifact import ModelSource
 from core.telemetry import logger
 
 log = logger(__name__)
-Pixels = NDArray[np.uint8]
-Load = Callable[[], Pixels]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model says of one image: unit vector, and class probabilities if it has classes."""
+class Answered:
+    """What one model says of a request's images, in their order; an error of ours for a bad one."""
 
-    embedding_D: NDArray[np.float32]
-    probabilities_K: NDArray[np.float32] | None
-
-
-class LoadedModel:
-    """A module in eval mode with its preprocessing and class names."""
-
-    def __init__(self, source: ModelSource, device: str) -> None:
-        manifest = source.manifest
-        self.model_id = source.model_id
-        self.classes: list[str] = list(manifest.get("classes") or [])
-        self.preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
-        self._device = device
-        module = Architecture.from_dict(manifest["architecture"]).build()
-        load_weights(module, source.fetch(WEIGHTS))
-        self._module: Encoder | Classifier = module.eval().to(device)
-        side, channels = self.preprocessing.image_size, self.preprocessing.channels
-        warm_up = self.forward([np.zeros((side, side, channels), dtype=np.uint8)])
-        self.dimension = len(warm_up[0].embedding_D)
-
-    @torch.inference_mode()
-    def forward(self, canvases: list[Pixels]) -> list[Answer]:
-        """Answers for canvases (S, S, C) uint8, in their order."""
-        images_BHWC = torch.from_numpy(np.stack(canvases)).to(self._device)
-        inputs_BCHW = self.preprocessing.normalise(images_BHWC)
-        module = self._module
-        if isinstance(module, Classifier):
-            features_BD = module.forward_features(inputs_BCHW)
-            probabilities = module.head(features_BD).softmax(dim=-1).float().cpu().numpy()
-        else:
-            features_BD, probabilities = module(inputs_BCHW), None
-        embeddings = F.normalize(features_BD.float(), dim=-1).cpu().numpy()
-        return [
-            Answer(embedding, None if probabilities is None else probabilities[row])
-            for row, embedding in enumerate(embeddings)
-        ]
-
-
-@dataclass(slots=True)
-class _Served:
     model: LoadedModel
-    batcher: Batcher[Pixels, Answer]
+    results: list[Answer | FewlabelsError]
+    timing: Timing
 
 
 class Engine:
@@ -83,116 +37,128 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._served: OrderedDict[UUID, asyncio.Task[_Served]] = OrderedDict()
-        # One forward pass at a time: each uses all cores, two would fight for them.
-        self._forward_pool = ThreadPoolExecutor(1, thread_name_prefix="forward")
+        # Each pass uses all cores or the whole device: two at once would fight for them.
+        self._turn = threading.Lock()
         self._pool = ThreadPoolExecutor(settings.inference_threads, thread_name_prefix="preprocess")
+        self._shelf = Shelf(
+            self._load,
+            self._batcher,
+            most=settings.max_loaded_models,
+            memory_bytes=settings.inference_memory_mb * MB,
+            places=settings.inference_queue,
+        )
         # Serving goes on without a GPU where only the workers have one.
         on_gpu = settings.device != "cpu" and torch.cuda.is_available()
         self._device = "cuda" if on_gpu else "cpu"
+        self._closed = False
+        self._probe: asyncio.Task[None] | None = None
 
     async def model(self, source: ModelSource) -> LoadedModel:
         """The model in memory; loaded once, however many ask for it.
 
         Raises:
             ArtifactCorrupt: Its weights do not have the checksum of the manifest.
+            NoRoomForModel: The memory limit has no room for it.
         """
-        return (await self._serve(source)).model
+        with self._shelf.held(source) as kept:
+            return (await kept.ready()).model
+
+    def pin(self, model_ids: frozenset[UUID]) -> None:
+        """Keep exactly these models in memory, once they are loaded."""
+        self._shelf.pin(model_ids)
 
     async def answer(
-        self, source: ModelSource, images: Sequence[Load]
-    ) -> list[Answer | FewlabelsError]:
-        """What the model says of images, in their order; an error of ours for a bad one.
+        self, source: ModelSource, images: Sequence[Load], *, seconds: float | None = None
+    ) -> Answered:
+        """What the model says of images, in their order.
+
+        A caller that is cancelled, or whose time is over, frees its places at once; what of it has
+        not begun is not worked for.
 
         Args:
             source: The model.
             images: Each gives the decoded pixels (H, W, 3) when it is called. They are called on
                 the engine's few threads, so that only as many large images are in memory at once.
+            seconds: How long the caller waits, within what the settings allow.
 
         Raises:
-            Overloaded: Too many images are waiting for this model.
+            Overloaded: Too many images are on their way to this model.
             DeadlineExceeded: The answer did not come in time.
-            BatchFailed: The model fails on one of the images.
+            ArtifactCorrupt: The model's weights do not have the checksum of the manifest.
+            NoRoomForModel: The memory limit has no room for it.
         """
+        if self._closed:
+            raise shutting_down()
+        longest = self._settings.inference_seconds
+        allowed = longest if seconds is None else min(seconds, longest)
         try:
-            async with asyncio.timeout(self._settings.inference_seconds):
+            async with asyncio.timeout(allowed) as time_limit:
                 return await self._answer(source, images)
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"the model did not answer within {self._settings.inference_seconds:g} seconds"
-            ) from None
+            if not time_limit.expired():
+                raise
+            raise DeadlineExceeded(f"the model did not answer within {allowed:g} seconds") from None
 
-    async def _answer(
-        self, source: ModelSource, images: Sequence[Load]
-    ) -> list[Answer | FewlabelsError]:
-        loop = asyncio.get_running_loop()
-        served = await self._serve(source)
+    async def _answer(self, source: ModelSource, images: Sequence[Load]) -> Answered:
+        with self._shelf.held(source) as kept:
+            item_seconds = kept.served.batcher.item_seconds if kept.served else 0.0
+            with kept.admission.places(len(images), item_seconds=item_seconds):
+                served = await kept.ready()
+                flights = [Flight(load, served.model, served.batcher) for load in images]
+                for flight in flights:
+                    flight.start(self._pool)
+                await together([flight.future for flight in flights])
+        return Answered(served.model, [_result(flight) for flight in flights], timing(flights))
 
-        def prepare(load: Load) -> Pixels | FewlabelsError:
-            try:
-                return served.model.preprocessing.canvas(load())
-            except FewlabelsError as error:
-                return error
+    async def check(self) -> None:
+        """Raise RuntimeError or TimeoutError when the engine can no longer answer.
 
-        prepared = await asyncio.gather(
-            *(loop.run_in_executor(self._pool, prepare, load) for load in images)
-        )
-        good = [item for item in prepared if not isinstance(item, FewlabelsError)]
-        answers = iter(await asyncio.gather(*served.batcher.submit(good)))
-        return [
-            item if isinstance(item, FewlabelsError) else _usable(next(answers))
-            for item in prepared
-        ]
+        Every loaded model is asked for an answer, through its batcher, before all that wait.
+        """
+        if self._closed:
+            raise RuntimeError("the engine is closed")
+        # Whoever asks meanwhile waits for the same probe: asking often costs no passes.
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._ask_all())
+        await asyncio.shield(self._probe)
 
-    def check(self) -> None:
-        """Raise RuntimeError when the engine can no longer answer."""
-        self._forward_pool.submit(int).result(timeout=self._settings.inference_seconds)
+    async def _ask_all(self) -> None:
+        async with asyncio.timeout(self._settings.probe_seconds):
+            await asyncio.gather(*(_ask(served) for served in self._shelf.loaded()))
 
     async def close(self) -> None:
-        """Stop answering."""
-        for task in self._served.values():
-            if task.done() and not task.cancelled() and task.exception() is None:
-                await task.result().batcher.close()
-            task.cancel()
-        self._forward_pool.shutdown(wait=False, cancel_futures=True)
+        """Stop answering: who waits gets an error, who is being answered an answer."""
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
+        await self._shelf.close()
 
-    async def _serve(self, source: ModelSource) -> _Served:
-        task = self._served.get(source.model_id)
-        if task is None:
-            task = asyncio.create_task(self._load(source))
-            self._served[source.model_id] = task
-            self._evict()
-        self._served.move_to_end(source.model_id)
-        try:
-            # A caller that goes away does not stop a load that others wait for.
-            return await asyncio.shield(task)
-        except Exception:
-            if self._served.get(source.model_id) is task and task.done():
-                del self._served[source.model_id]
-            raise
+    def _load(self, source: ModelSource) -> LoadedModel:
+        return LoadedModel(source, self._device)
 
-    async def _load(self, source: ModelSource) -> _Served:
-        loop = asyncio.get_running_loop()
-        model = await loop.run_in_executor(self._pool, LoadedModel, source, self._device)
-        batcher = Batcher(
-            model.forward,
-            max_batch=self._settings.inference_batch,
-            max_waiting=self._settings.inference_queue,
-            executor=self._forward_pool,
-        )
-        log.info("model loaded", model_id=str(source.model_id), dimension=model.dimension)
-        return _Served(model, batcher)
-
-    def _evict(self) -> None:
-        while len(self._served) > self._settings.max_loaded_models:
-            model_id, _ = self._served.popitem(last=False)
-            # Requests under way keep their batcher until they are answered.
-            log.info("model unloaded", model_id=str(model_id))
+    def _batcher(self, model: LoadedModel) -> Batcher[Pixels, Answer]:
+        pixels = model.preprocessing.image_size**2
+        fitting = max(1, self._settings.inference_batch_pixels // pixels)
+        most = min(self._settings.inference_batch, fitting)
+        return Batcher(model.forward, max_batch=most, turn=self._turn)
 
 
-def _usable(answer: Answer) -> Answer | FewlabelsError:
-    # Weights may overflow on an image unlike all others; nobody is served a vector of nothing.
-    if np.isfinite(answer.embedding_D).all() and answer.embedding_D.any():
-        return answer
-    return BatchFailed("the model gives no usable vector for this image")
+async def _ask(served: Served) -> None:
+    if not served.batcher.alive:
+        raise RuntimeError(f"model {served.model.model_id}: its forward thread has died")
+    future: Future[Batched[Answer]] = Future()
+    served.batcher.put(served.model.blank(), future, first=True)
+    try:
+        await together([future])
+    finally:
+        future.cancel()
+    if (error := future.exception()) is not None:
+        raise RuntimeError(f"model {served.model.model_id} does not answer") from error
+
+
+def _result(flight: Flight) -> Answer | FewlabelsError:
+    error = flight.future.exception()
+    if error is None:
+        return usable(flight.future.result().result)
+    if isinstance(error, Overloaded) or not isinstance(error, FewlabelsError):
+        raise error  # of the whole request
+    return error

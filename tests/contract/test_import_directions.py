@@ -25,14 +25,18 @@ ENTRY_POINTS = {
     "core.upload",
 }
 
+# Parts of the settings.
+SETTINGS = {
+    "core.access",
+    "core.indexes",
+    "core.objects",
+    "core.outbound",
+    "core.serving",
+}
 # What a package may import of this project besides itself: the table of the design.
 ALLOWED: dict[str, set[str]] = {
-    "core.config": FACTS
-    | {"core.access", "core.exposure", "core.indexes", "core.objects", "core.outbound"},
-    "core.access": {"core.exposure"},
-    "core.indexes": set(),
-    "core.objects": set(),
-    "core.outbound": set(),
+    "core.config": FACTS | SETTINGS | {"core.exposure"},
+    **dict.fromkeys(SETTINGS, {"core.exposure"}),
     "core.errors": set(),
     "core.exposure": set(),
     "core.learning": set(),

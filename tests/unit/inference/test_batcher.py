@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 
 import pytest
 
-from core.errors import BatchFailed, Overloaded
-from core.inference.batcher import Batcher
+from core.errors import BatchFailed, FewlabelsError, Overloaded
+from core.inference.batcher import Batched, Batcher
 
 POISON = -1
+DEADLY = -2
+LIMIT = 20.0
 Numbers = list[int]
+Doubling = Batcher[int, int]
+Make = Callable[..., Doubling]
 
 
 class Doubler:
@@ -24,166 +26,181 @@ class Doubler:
         self.batches: list[Numbers] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.begun = threading.Event()
 
     def __call__(self, items: Numbers) -> Numbers:
-        self.gate.wait(10)
+        self.begun.set()
+        assert self.gate.wait(LIMIT)
         self.batches.append(items)
+        if DEADLY in items:
+            raise SystemExit("deadly")
         if POISON in items:
             raise ValueError("poison")
         return [2 * item for item in items]
 
 
 @pytest.fixture
-def executor() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
+def make() -> Iterator[Make]:
+    made: list[Doubling] = []
+
+    def make(forward: Callable[[Numbers], Numbers], *, max_batch: int = 4) -> Doubling:
+        made.append(Batcher(forward, max_batch=max_batch))
+        return made[-1]
+
+    yield make
+    for batcher in made:
+        batcher.close()
 
 
-@pytest.fixture
-def make(executor: ThreadPoolExecutor) -> Callable[..., Batcher[int, int]]:
-    def made(
-        forward: Callable[[Numbers], Numbers], *, max_batch: int = 4, max_waiting: int = 16
-    ) -> Batcher[int, int]:
-        return Batcher(forward, max_batch=max_batch, max_waiting=max_waiting, executor=executor)
-
-    return made
+def put(batcher: Doubling, *numbers: int, first: bool = False) -> list[Future[Batched[int]]]:
+    futures: list[Future[Batched[int]]] = [Future() for _ in numbers]
+    for number, future in zip(numbers, futures, strict=True):
+        batcher.put(number, future, first=first)
+    return futures
 
 
-Make = Callable[..., Batcher[int, int]]
+def outcome(future: Future[Batched[int]]) -> int | BaseException:
+    error = future.exception(LIMIT)
+    return future.result().result if error is None else error
 
 
-def test_answers_in_order_in_batches(make: Make) -> None:
+def held(batcher: Doubling, doubler: Doubler) -> Future[Batched[int]]:
+    """A batch of the number 1 runs, and ends when the gate is opened."""
+    doubler.gate.clear()
+    [first] = put(batcher, 1)
+    assert doubler.begun.wait(LIMIT)
+    return first
+
+
+def test_a_lone_item_leaves_at_once_and_late_ones_travel_together_in_order(make: Make) -> None:
     doubler = Doubler()
+    batcher = make(doubler)
+    first = held(batcher, doubler)
+    later = put(batcher, *range(2, 12))
+    doubler.gate.set()
+    assert [outcome(future) for future in (first, *later)] == [2 * n for n in range(1, 12)]
+    assert doubler.batches == [[1], [2, 3, 4, 5], [6, 7, 8, 9], [10, 11]]
+    assert all(future.result().waited >= 0 and future.result().ran > 0 for future in later)
+    assert batcher.item_seconds > 0
 
-    async def run() -> list[int]:
-        return list(await asyncio.gather(*make(doubler).submit(list(range(10)))))
 
-    assert asyncio.run(run()) == [2 * number for number in range(10)]
-    assert [len(batch) for batch in doubler.batches] == [4, 4, 2]
-
-
-def test_lone_item_leaves_at_once_and_late_ones_travel_together(make: Make) -> None:
+def test_a_probe_goes_first(make: Make) -> None:
     doubler = Doubler()
-
-    async def run() -> None:
-        batcher = make(doubler)
-        doubler.gate.clear()
-        (first,) = batcher.submit([1])
-        await asyncio.sleep(0.02)
-        later = [batcher.submit([n])[0] for n in (2, 3, 4)]
-        doubler.gate.set()
-        assert await first == 2
-        assert await asyncio.gather(*later) == [4, 6, 8]
-
-    asyncio.run(run())
-    assert doubler.batches == [[1], [2, 3, 4]]
+    batcher = make(doubler, max_batch=1)
+    futures = [held(batcher, doubler), *put(batcher, 2, 3), *put(batcher, 9, first=True)]
+    doubler.gate.set()
+    assert [outcome(future) for future in futures] == [2, 4, 6, 18]
+    assert doubler.batches == [[1], [9], [2], [3]]
 
 
 def test_poison_reaches_its_caller_only(make: Make) -> None:
-    async def run() -> None:
-        batcher = make(Doubler())
-        outcomes = await asyncio.gather(
-            *batcher.submit([1, POISON, 3, POISON, 5]), return_exceptions=True
-        )
-        assert [o for o in outcomes if isinstance(o, int)] == [2, 6, 10]
-        failures = [o for o in outcomes if isinstance(o, BaseException)]
-        assert len(failures) == 2
-        assert all(isinstance(failure, BatchFailed) for failure in failures)
-        assert failures[0] is not failures[1]
-        assert isinstance(failures[0].__cause__, ValueError)
-        assert await batcher.submit([7])[0] == 14
-
-    asyncio.run(run())
+    doubler = Doubler()
+    batcher = make(doubler)
+    held(batcher, doubler)
+    futures = put(batcher, 2, POISON, 3, POISON, 5)
+    doubler.gate.set()
+    outcomes = [outcome(future) for future in futures]
+    assert [o for o in outcomes if isinstance(o, int)] == [4, 6, 10]
+    failures = [o for o in outcomes if isinstance(o, BaseException)]
+    assert len(failures) == 2
+    assert all(isinstance(failure, BatchFailed) for failure in failures)
+    assert failures[0] is not failures[1]
+    assert isinstance(failures[0].__cause__, ValueError)
+    assert doubler.batches[1:6] == [[2, POISON, 3, POISON], [2], [POISON], [3], [POISON]]
+    assert outcome(*put(batcher, 7)) == 14
 
 
 def test_a_forward_that_answers_too_few_fails_them(make: Make) -> None:
-    async def run() -> None:
-        batcher = make(lambda items: [1])
-        outcomes = await asyncio.gather(*batcher.submit([1, 2]), return_exceptions=True)
-        assert outcomes == [1, 1]  # each alone
-        batcher = make(lambda items: [])
-        with pytest.raises(BatchFailed):
-            await batcher.submit([1])[0]
-
-    asyncio.run(run())
-
-
-def test_full_queue_takes_all_or_none(make: Make) -> None:
     doubler = Doubler()
-
-    async def run() -> None:
-        batcher = make(doubler, max_batch=1, max_waiting=3)
-        doubler.gate.clear()
-        running = batcher.submit([1])
-        await asyncio.sleep(0.02)
-        waiting = batcher.submit([2, 3])
-        with pytest.raises(Overloaded, match=r"2 images are waiting.*at most 3"):
-            batcher.submit([4, 5])
-        waiting += batcher.submit([6])
-        doubler.gate.set()
-        assert await asyncio.gather(*running, *waiting) == [2, 4, 6, 12]
-
-    asyncio.run(run())
-    assert sorted(number for batch in doubler.batches for number in batch) == [1, 2, 3, 6]
+    batcher = make(lambda items: doubler(items)[:1])
+    futures = [held(batcher, doubler), *put(batcher, 2, 3)]
+    doubler.gate.set()
+    assert [outcome(future) for future in futures] == [2, 4, 6]  # each alone
+    assert isinstance(outcome(*put(make(lambda items: []), 1)), BatchFailed)
 
 
 def test_callers_that_left_are_not_worked_for(make: Make) -> None:
     doubler = Doubler()
-
-    async def run() -> None:
-        batcher = make(doubler, max_batch=2)
-        doubler.gate.clear()
-        (first,) = batcher.submit([1])
-        await asyncio.sleep(0.02)
-        left, stayed = batcher.submit([2, 3])
-        left.cancel()
-        first.cancel()  # its batch runs already
-        doubler.gate.set()
-        assert await stayed == 6
-
-    asyncio.run(run())
+    batcher = make(doubler, max_batch=2)
+    first = held(batcher, doubler)
+    left, stayed = put(batcher, 2, 3)
+    assert left.cancel()
+    assert not first.cancel()  # its batch runs already
+    doubler.gate.set()
+    assert outcome(stayed) == 6
     assert doubler.batches == [[1], [3]]
+
+
+def test_a_dead_thread_is_started_again_and_fails_its_killer_only(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[tuple[float, Callable[[], None]]] = []
+    dead = threading.Semaphore(0)
+
+    class Noted:
+        daemon = False
+
+        def __init__(self, pause: float, start: Callable[[], None]) -> None:
+            starts.append((pause, start))
+
+        def start(self) -> None:
+            dead.release()
+
+    monkeypatch.setattr(threading, "Timer", Noted)
+    doubler = Doubler()
+    batcher = make(doubler)
+    held(batcher, doubler)
+    futures = put(batcher, 2, DEADLY, 3)
+    doubler.gate.set()
+    for _ in range(2):  # the batch, then the deadly one alone
+        assert dead.acquire(timeout=LIMIT)
+        batcher._thread.join(LIMIT)
+        assert not batcher.alive
+        starts[-1][1]()
+    outcomes = [outcome(future) for future in futures]
+    assert (outcomes[0], outcomes[2]) == (4, 6)
+    assert isinstance(outcomes[1], BatchFailed)
+    assert outcome(*put(batcher, 7)) == 14
+    assert batcher.alive
+    for pause in (0.1, 0.2, 0.4):  # it had answered in between; now it does not
+        assert isinstance(outcome(*put(batcher, DEADLY)), BatchFailed)
+        assert dead.acquire(timeout=LIMIT)
+        assert starts[-1][0] == pytest.approx(pause)
+        batcher._thread.join(LIMIT)
+        starts[-1][1]()
 
 
 def test_close_answers_who_waits(make: Make) -> None:
     doubler = Doubler()
-
-    async def run() -> None:
-        batcher = make(doubler, max_batch=1)
-        doubler.gate.clear()
-        running, waiting = batcher.submit([1, 2])
-        await asyncio.sleep(0.02)
-        closing = asyncio.create_task(batcher.close())
-        await asyncio.sleep(0.02)
-        doubler.gate.set()
-        await closing
-        assert await running == 2
-        with pytest.raises(Overloaded, match="shutting down"):
-            await waiting
-
-    asyncio.run(run())
+    batcher = make(doubler, max_batch=1)
+    running = held(batcher, doubler)
+    [waiting] = put(batcher, 2)
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    assert isinstance(outcome(waiting), Overloaded)
+    doubler.gate.set()
+    closing.join(LIMIT)
+    assert outcome(running) == 2
+    assert not batcher.alive
+    late = outcome(*put(batcher, 3))
+    assert isinstance(late, FewlabelsError)
+    assert "shutting down" in str(late)
 
 
-def test_ended_executor_fails_callers(make: Make, executor: ThreadPoolExecutor) -> None:
-    async def run() -> None:
-        batcher = make(Doubler())
-        executor.shutdown()
-        outcomes = await asyncio.gather(*batcher.submit([1, 2]), return_exceptions=True)
-        assert all(isinstance(outcome, BatchFailed) for outcome in outcomes)
+def test_a_batch_that_fails_while_closing_strands_nobody(make: Make) -> None:
+    doubler = Doubler()
+    batcher = make(doubler)
+    held(batcher, doubler)
+    futures = put(batcher, 2, POISON)
+    second = threading.Event()
 
-    asyncio.run(run())
-    gc.collect()
+    def failing(items: Numbers) -> Numbers:
+        second.set()
+        threading.Event().wait(0.01)
+        return doubler(items)
 
-
-def test_cancelled_forward_strands_nobody(make: Make) -> None:
-    def cancelled(items: Numbers) -> Numbers:
-        raise asyncio.CancelledError
-
-    async def run() -> None:
-        batcher = make(cancelled, max_batch=1)
-        futures = batcher.submit([1, 2])
-        async with asyncio.timeout(2):
-            outcomes = await asyncio.gather(*futures, return_exceptions=True)
-        assert all(isinstance(outcome, Overloaded) for outcome in outcomes)
-
-    asyncio.run(run())
+    batcher._forward = failing
+    doubler.gate.set()
+    assert second.wait(LIMIT)
+    batcher.close()
+    assert all(isinstance(outcome(future), (int, FewlabelsError)) for future in futures)

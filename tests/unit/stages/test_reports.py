@@ -25,7 +25,7 @@ from core.errors import (
 )
 from core.images.decoding import decode
 from core.images.recording import image_key
-from core.inference.engine import LoadedModel
+from core.inference.model import LoadedModel
 from core.jobs.submission import submit
 from core.registry.service import delete_model, source_of
 from core.search import stored

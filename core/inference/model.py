@@ -1,0 +1,103 @@
+"""A model in memory: its weights, its preprocessing, and the one call that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 — the field's usual name
+
+from core.errors import BatchFailed, FewlabelsError
+from core.learning.architecture import Architecture
+from core.learning.checkpoint import load_weights
+from core.learning.classifier import Classifier
+from core.learning.preprocessing import Preprocessing
+from core.registry.artifact import WEIGHTS, ModelSource, stored_files
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+# Canvases (B, S, S, C) uint8 to unit vectors (B, D) and, of a classifier, probabilities (B, K).
+Run = Callable[[Pixels], tuple[Floats, Floats | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model says of one image: unit vector, and class probabilities if it has classes."""
+
+    embedding_D: NDArray[np.float32]
+    probabilities_K: NDArray[np.float32] | None
+
+
+class LoadedModel:
+    """A model that answers, with its preprocessing and class names; warmed up when made.
+
+    `byte_count` is what it takes: its weights, or what the process grew by where that is more.
+
+    Raises:
+        ArtifactCorrupt: Its weights do not have the checksum of the manifest.
+    """
+
+    def __init__(self, source: ModelSource, device: str) -> None:
+        manifest = source.manifest
+        self.model_id = source.model_id
+        self.classes: list[str] = list(manifest.get("classes") or [])
+        self.preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
+        before = resident_bytes()
+        self._run = eager(source, self.preprocessing, device)
+        [warm_up] = self.forward([self.blank()])
+        self.dimension = len(warm_up.embedding_D)
+        weights = stored_files(manifest)[WEIGHTS].byte_count
+        # Of a pass the batches of all models share what they need, so one image is enough.
+        self.byte_count = max(weights, resident_bytes() - before)
+
+    def blank(self) -> Pixels:
+        """An image for which the model must have an answer."""
+        side, channels = self.preprocessing.image_size, self.preprocessing.channels
+        return np.zeros((side, side, channels), dtype=np.uint8)
+
+    def forward(self, canvases: list[Pixels]) -> list[Answer]:
+        """Answers for canvases (S, S, C) uint8, in their order."""
+        embeddings_BD, probabilities_BK = self._run(np.stack(canvases))
+        return [
+            Answer(embedding, None if probabilities_BK is None else probabilities_BK[row])
+            for row, embedding in enumerate(embeddings_BD)
+        ]
+
+
+def eager(source: ModelSource, preprocessing: Preprocessing, device: str) -> Run:
+    """The model run by PyTorch as it was trained."""
+    module: nn.Module = Architecture.from_dict(source.manifest["architecture"]).build()
+    load_weights(module, source.fetch(WEIGHTS))
+    module = module.eval().to(device)
+
+    @torch.inference_mode()
+    def run(canvases_BHWC: Pixels) -> tuple[Floats, Floats | None]:
+        images_BHWC = torch.from_numpy(canvases_BHWC).to(device)
+        inputs_BCHW = preprocessing.normalise(images_BHWC)
+        probabilities_BK = None
+        if isinstance(module, Classifier):
+            features_BD = module.forward_features(inputs_BCHW)
+            probabilities_BK = module.head(features_BD).softmax(dim=-1).float().cpu().numpy()
+        else:
+            features_BD = module(inputs_BCHW)
+        return F.normalize(features_BD.float(), dim=-1).cpu().numpy(), probabilities_BK
+
+    return run
+
+
+def resident_bytes() -> int:
+    """The memory that this process holds now, on the host and on its CUDA device."""
+    on_device = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+    return psutil.Process().memory_info().rss + on_device
+
+
+def usable(answer: Answer) -> Answer | FewlabelsError:
+    """The answer, or an error of ours: weights may overflow on an image unlike all others."""
+    if np.isfinite(answer.embedding_D).all() and answer.embedding_D.any():
+        return answer
+    return BatchFailed("the model gives no usable vector for this image")
