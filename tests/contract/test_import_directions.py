@@ -36,7 +36,7 @@ SETTINGS = {
 # What a package may import of this project besides itself: the table of the design.
 ALLOWED: dict[str, set[str]] = {
     "core.config": FACTS | SETTINGS | {"core.exposure"},
-    **dict.fromkeys(SETTINGS, {"core.exposure"}),
+    **{name: {"core.exposure"} for name in SETTINGS},
     "core.errors": set(),
     "core.exposure": set(),
     "core.learning": set(),
