@@ -26,12 +26,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import psutil
 from PIL import Image
 
 from benchmarks.cells import versions
-from core.client import ServiceClient, ServiceRefused
+from core.client import ServiceClient
 from core.images.decoding import decode
 
 KINDS = {"small_png": (20_000, "png"), "jpeg_1mp": (2_000, "jpg")}
@@ -123,14 +124,18 @@ def _api_process(process: subprocess.Popen[bytes], port: int, url: str) -> int:
     while time.monotonic() < deadline and process.poll() is None:
         for child in psutil.Process(process.pid).children(recursive=True):
             if "uvicorn" in child.cmdline() and str(port) in child.cmdline():
-                with ServiceClient(url) as client:
-                    try:
-                        client.ensure_dataset("warm-up")
-                    except ServiceRefused:
-                        break
-                return child.pid
+                # Ready also means that PyTorch is loaded, which takes time and memory of its own.
+                if _is_ready(url):
+                    return child.pid
         time.sleep(0.2)
     raise SystemExit("the service did not start")
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/readyz", timeout=5).is_success
+    except httpx2.TransportError:
+        return False
 
 
 def by_archive(url: str, folder: Path, scratch: Path, name: str) -> float:
