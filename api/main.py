@@ -42,6 +42,7 @@ from api.routes import (
     search,
     snapshots,
     usage,
+    webhooks,
 )
 from api.schemas.inference import EmbedIn, PredictIn
 from api.schemas.labels import LabelsIn
@@ -72,6 +73,7 @@ TAGS = {
     "models": "What jobs made, with metrics and lineage.",
     "aliases": "Stable names that applications call.",
     "inference": "Vectors and classes of images.",
+    "webhooks": "Be told when jobs end.",
     "usage": "What the project holds and may hold.",
     "health": "Alive, ready, measured.",
 }
@@ -129,6 +131,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         models,
         search,
         aliases,
+        webhooks,
         usage,
         health,
     ):

@@ -22,7 +22,7 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 DEPENDENCIES = ROOT / "docs" / "dependencies.md"
 SECURITY = ROOT / "docs" / "security.md"
 CLIENTS = {"FEWLABELS_API_KEY"}  # read by commands that call a service, not by the service
-DOCS = ("benchmarks", "benchmarks-crops", "data", "images", "learning", "search")
+DOCS = ("benchmarks", "benchmarks-crops", "data", "images", "learning", "search", "webhooks")
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
     *(ROOT / "docs" / f"{name}.md" for name in DOCS),

@@ -27,6 +27,7 @@ from api.schemas.models import AliasIn
 from api.schemas.openai import OpenAIEmbeddingsIn
 from api.schemas.search import EvaluateIn, SearchIn
 from api.schemas.uploads import HashesIn
+from api.schemas.webhooks import WebhookIn
 from core.config import Settings
 from core.images.decoding import decode
 
@@ -47,6 +48,7 @@ BODIES: dict[str, Any] = {
     "post /search": SearchIn,
     "post /v1/embeddings": OpenAIEmbeddingsIn,
     "post /models/{model_id}/evaluate": EvaluateIn,
+    "post /webhooks": WebhookIn,
 }
 
 
