@@ -44,7 +44,7 @@ from api.routes import (
     usage,
     webhooks,
 )
-from api.schemas.inference import InferenceIn
+from api.schemas.inference import EmbedIn, PredictIn
 from api.schemas.labels import LabelsIn
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
@@ -56,7 +56,7 @@ from core.telemetry import configure_logging, logger
 
 log = logger(__name__)
 OPEN_FILES = 65_536
-REFERRED = (Problem, LabelsIn, InferenceIn)
+REFERRED = (Problem, LabelsIn, EmbedIn, PredictIn)
 DESCRIPTION = """
 From unlabelled images and a handful of labels to a model that an application can call.
 

@@ -39,6 +39,7 @@ NOT_YET = {"tests/browser/", "tests/gpu/"}  # places of the tree that have no fi
 LICENCE_NAMES = {
     "Apache Software License": "Apache-2.0",
     "MIT License": "MIT",
+    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "BSD License": "BSD-3-Clause",
     "Python Software Foundation License": "PSF-2.0",
 }
