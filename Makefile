@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test fuzz lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode bench-ingest bench-search pictures migrate clean
+.PHONY: help install demo up test fuzz lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode bench-ingest bench-search bench-serving pictures migrate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench-decode: $(READY) ## measure decoders of JPEG and the pool that checks uplo
 
 bench-search: $(READY) ## measure searches beside a matrix product alone, and their recall
 	@$(BENCH).search
+
+bench-serving: $(VENV)/.bench ## measure /predict beside the bare model, LitServe and plain FastAPI
+	@$(BENCH).serving
 
 pictures: $(VENV)/.bench ## draw the pictures of docs/learning.md again
 	@$(BENCH).learning_pictures

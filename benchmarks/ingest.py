@@ -123,12 +123,18 @@ def _api_process(process: subprocess.Popen[bytes], port: int, url: str) -> int:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         for child in psutil.Process(process.pid).children(recursive=True):
-            if "uvicorn" in child.cmdline() and str(port) in child.cmdline():
-                # Ready also means that PyTorch is loaded, which takes time and memory of its own.
-                if _is_ready(url):
-                    return child.pid
+            # Ready also means that PyTorch is loaded, which takes time and memory of its own.
+            if {"uvicorn", str(port)} <= _words(child) and _is_ready(url):
+                return child.pid
         time.sleep(0.2)
     raise SystemExit("the service did not start")
+
+
+def _words(process: psutil.Process) -> set[str]:
+    try:
+        return set(process.cmdline())
+    except psutil.NoSuchProcess:
+        return set()
 
 
 def _is_ready(url: str) -> bool:

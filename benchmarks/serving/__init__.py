@@ -1,0 +1,1 @@
+"""Serving beside the bare model, LitServe and a plain FastAPI handler."""
