@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.metadata
+import os
 import resource
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +17,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from api import errors
+from api import errors, pinned
 from api.errors import Problem
 from api.examples import with_own_names
 from api.exposure import LoopbackOnly, refuse_open_address
@@ -40,8 +42,9 @@ from api.routes import (
     search,
     snapshots,
     usage,
+    webhooks,
 )
-from api.schemas.inference import InferenceIn
+from api.schemas.inference import EmbedIn, PredictIn
 from api.schemas.labels import LabelsIn
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
@@ -53,7 +56,7 @@ from core.telemetry import configure_logging, logger
 
 log = logger(__name__)
 OPEN_FILES = 65_536
-REFERRED = (Problem, LabelsIn, InferenceIn)
+REFERRED = (Problem, LabelsIn, EmbedIn, PredictIn)
 DESCRIPTION = """
 From unlabelled images and a handful of labels to a model that an application can call.
 
@@ -70,6 +73,7 @@ TAGS = {
     "models": "What jobs made, with metrics and lineage.",
     "aliases": "Stable names that applications call.",
     "inference": "Vectors and classes of images.",
+    "webhooks": "Be told when jobs end.",
     "usage": "What the project holds and may hold.",
     "health": "Alive, ready, measured.",
 }
@@ -96,6 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.decoders = DecodePool.from_settings(settings)
     app.state.queue = CeleryQueue(make_celery(settings))
     app.state.lookup = Lookup(app.state.sessions, app.state.store, settings)
+    app.state.pinned = pinned.PinnedModels(app.state.sessions, app.state.store, settings)
     outbox.install(app.state.sessions, app.state.queue)
     errors.install(app)
     # Inside of RequestContext, which gives its refusals the form of all others.
@@ -126,6 +131,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         models,
         search,
         aliases,
+        webhooks,
         usage,
         health,
     ):
@@ -140,14 +146,28 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(state.store.prepare)
     # PyTorch takes seconds to load: other requests are answered meanwhile.
     state.engine = asyncio.create_task(_start_engine(state.settings))
+    beside = [asyncio.create_task(pinned.start(state))]
+    if state.settings.api_processes > 1:
+        beside.append(asyncio.create_task(_end_with_parent()))
     try:
         yield
     finally:
+        for task in beside:
+            task.cancel()
         engine = await state.engine
         await engine.close()
         await run_in_threadpool(state.decoders.close)
         await state.request_rate.close()
         state.database.dispose()
+
+
+async def _end_with_parent() -> None:
+    # A killed parent cannot end its processes, which would go on to hold the port.
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(1)
+    log.error("the parent process is gone")
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _raise_file_limit() -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.db.models import ApiKey, Project
-from core.errors import ApiKeyNotFound, Invalid, Unauthenticated
+from core.errors import ApiKeyNotFound, Invalid, ModelNotFound, Unauthenticated
 
 Scope = Literal["read", "write", "infer", "admin"]
 SCOPES: frozenset[str] = frozenset(get_args(Scope))
@@ -49,6 +49,18 @@ def ensure_project(session: Session, name: str) -> UUID:
     """The id of the project of this name, made when there is none."""
     session.execute(insert(Project).values(name=name).on_conflict_do_nothing())
     return session.scalars(select(Project.id).where(Project.name == name)).one()
+
+
+def caller_of_project(session: Session, name: str) -> Caller:
+    """The service itself, asking models of a project.
+
+    Raises:
+        ModelNotFound: There is no such project, and so no model of it.
+    """
+    project_id = session.scalars(select(Project.id).where(Project.name == name)).one_or_none()
+    if project_id is None:
+        raise ModelNotFound(f"model: no project is called {name!r}")
+    return Caller(project_id, frozenset({"infer"}))
 
 
 def create_key(

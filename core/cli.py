@@ -43,6 +43,10 @@ app.command()(upload)
 out = Console(soft_wrap=True, highlight=False)
 err = Console(soft_wrap=True, highlight=False, stderr=True)
 
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Processes that serve HTTP.", min=1, show_default=False),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Folder for servers, images and models.", show_default=False),
@@ -58,10 +62,11 @@ def up(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default=False)
     ] = None,
+    workers: Workers = None,
 ) -> None:
     """Run the service; servers that no URL is set for are started along with it."""
     with sentences():
-        settings = load_settings(data_dir=data_dir, host=host, port=port)
+        settings = load_settings(data_dir=data_dir, host=host, port=port, api_processes=workers)
         say(f"data folder {settings.data_dir}")
         run_service(settings, tell=say, ready=_greeting(settings))
 
@@ -75,10 +80,10 @@ def migrate() -> None:
 
 
 @app.command()
-def api() -> None:
+def api(workers: Workers = None) -> None:
     """Run the API alone, on the servers that are set by URL."""
     with sentences():
-        become("api", load_settings())
+        become("api", load_settings(api_processes=workers))
 
 
 @app.command()

@@ -15,10 +15,13 @@ from core.errors import ConfigurationInvalid
 from core.exposure import has_known_secret, is_loopback, is_remote
 from core.indexes import IndexSettings
 from core.objects import ObjectStoreSettings
+from core.outbound import OutboundSettings
 from core.serving import ServingSettings
 
 
-class Settings(AccessSettings, ObjectStoreSettings, IndexSettings, ServingSettings):
+class Settings(
+    AccessSettings, ObjectStoreSettings, IndexSettings, OutboundSettings, ServingSettings
+):
     """All settings with their defaults; each one is documented by its description."""
 
     model_config = SettingsConfigDict(

@@ -109,8 +109,16 @@ class ApiKeyNotFound(NotFound):
     """No such API key."""
 
 
+class WebhookNotFound(NotFound):
+    """No such webhook."""
+
+
 class NameTaken(Conflict):
     """Another one already has this name."""
+
+
+class TooManyWebhooks(Conflict):
+    """The project has as many as it may."""
 
 
 class InUse(Conflict):
@@ -135,6 +143,14 @@ class NotEmbedded(Conflict):
 
 class NotIndexed(Conflict):
     """The model's vectors have no index to search."""
+
+
+class WebhookUrlInvalid(Invalid):
+    """The address is none that may be called."""
+
+
+class AddressRefused(Invalid):
+    """A name leads where the service does not call."""
 
 
 class VectorInvalid(Invalid):

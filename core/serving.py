@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
+
+PINNED = re.compile(r"([^/,]{1,200}/)?[a-z0-9][a-z0-9._-]{0,99}")
 
 
 class ServingSettings(BaseSettings):
@@ -55,3 +59,31 @@ class ServingSettings(BaseSettings):
         description="What the models in memory may take in each API process, in MB; the least "
         "recently used makes room.",
     )
+    pinned_models: str = Field(
+        default="",
+        description="Models that are loaded at the start and stay in memory, separated by commas: "
+        "an alias or id of the project `default`, or PROJECT/ALIAS. Aliases are followed when they "
+        "move; /readyz is red until they are loaded.",
+    )
+    api_processes: int = Field(
+        default=1,
+        ge=1,
+        description="Processes that serve HTTP on one port. Each has its own queue and models; the "
+        "weights of a model are in memory once.",
+    )
+
+    @field_validator("pinned_models")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        for reference in filter(None, map(str.strip, value.split(","))):
+            if not PINNED.fullmatch(reference):
+                raise ValueError(
+                    f"found {reference!r}; allowed are an alias, an id, PROJECT/ALIAS and "
+                    "PROJECT/ID, separated by commas"
+                )
+        return value
+
+    @property
+    def pinned(self) -> list[str]:
+        """The single references of `pinned_models`."""
+        return [name for part in self.pinned_models.split(",") if (name := part.strip())]

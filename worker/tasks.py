@@ -21,6 +21,7 @@ from core.jobs import leases, outbox
 from core.jobs.queue import IMPORTS_QUEUE, RUN_IMPORT, RUN_JOB, SWEEP, CeleryQueue
 from core.storage.store import BlobStore, open_store
 from core.telemetry import bound, logger
+from core.webhooks.delivery import Deliverer, forget
 from worker import child
 from worker.celery_app import app
 
@@ -64,10 +65,17 @@ def sweep() -> None:
         log.info("swept", expired_leases=leases_over, hints_sent=hints, silent_imports=silent)
     with _sessions().begin() as session:
         forget_answers(session, hours=process_settings().idempotency_hours)
+        forget(session, days=process_settings().webhook_days)
+    _deliverer().wake()
     deleted = blobs.sweep(_sessions(), _store(), grace=_grace(), made_from=thumbnail_keys)
     cleared = uploads.sweep(_sessions(), _place())
     if deleted or cleared:
         log.info("swept", blobs_deleted=deleted, uploads_cleared=cleared)
+
+
+@lru_cache(maxsize=1)
+def _deliverer() -> Deliverer:
+    return Deliverer(_sessions(), process_settings())
 
 
 def _grace() -> timedelta:

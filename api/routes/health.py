@@ -83,11 +83,11 @@ async def _outcome(name: str, checking: Awaitable[None]) -> str:
 
 
 async def _engine(state: Any) -> str:
-    if not state.engine.done():
-        return "loading"
-    if state.engine.exception() is not None:
+    if state.engine.done() and state.engine.exception() is not None:
         log.warning("not ready", part="engine", error=repr(state.engine.exception()))
         return "does not answer"
+    if not state.engine.done() or not state.pinned.warmed:
+        return "loading"
     engine = cast("Engine", await state.engine)
     return await _outcome("engine", engine.check())
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 
+from api.answered import told
+from api.asked import check_count, from_base64, pixels_of
 from api.auth import InferCaller
 from api.errors import openai_refusal, responses
 from api.guard import GuardedRoute
 from api.presence import TimeoutMs, in_seconds, unless_gone
-from api.routes.inference import _check_count, _from_base64, _pixels, told
 from api.schemas.openai import (
     OpenAIEmbedding,
     OpenAIEmbeddingsIn,
@@ -78,22 +79,22 @@ async def openai_embeddings(
     """As `/embed`, but one bad image refuses the request: the shape has no place for it."""
     settings: Settings = request.app.state.settings
     given = [body.input] if isinstance(body.input, str) else body.input
-    _check_count(len(given), settings)
+    check_count(len(given), settings)
     for index, uri in enumerate(given):
         if not uri.startswith("data:"):
             raise RequestInvalid(
                 f"input.{index}: found {uri[:40]!r}; a data: URI of an image is needed"
             )
-    images = [_from_base64(uri, index) for index, uri in enumerate(given)]
+    images = [from_base64(uri, index) for index, uri in enumerate(given)]
 
     async def work() -> Answered:
         source = await request.app.state.lookup.source(caller, body.model)
         engine = cast("Engine", await request.app.state.engine)
-        loads = [partial(_pixels, image, settings) for image in images]
+        loads = [partial(pixels_of, image, settings, request.app.state.store) for image in images]
         return await engine.answer(source, loads, seconds=in_seconds(timeout_ms))
 
     answered = await unless_gone(request, work())
-    response.headers.update(told(answered.model.model_id, answered.timing))
+    response.headers.update(told(answered))
     data = []
     for index, answer in enumerate(answered.results):
         if isinstance(answer, FewlabelsError):

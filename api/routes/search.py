@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
+from api.asked import from_base64, pixels_of
 from api.auth import InferCaller, ReadCaller, WriteCaller
 from api.dependencies import SessionDep, SettingsDep, StoreDep
 from api.downloads import attachment
@@ -21,7 +22,6 @@ from api.errors import responses
 from api.guard import GuardedRoute
 from api.lookup import Lookup
 from api.presence import unless_gone
-from api.routes.inference import _from_base64, _pixels
 from api.routes.jobs import _out
 from api.schemas.jobs import JobOut
 from api.schemas.search import EvaluateIn, NeighbourOut, ReportOut, SearchIn, SearchOut
@@ -94,9 +94,9 @@ async def search(body: SearchIn, request: Request, caller: InferCaller) -> Searc
 async def _vector_of_upload(
     request: Request, source: ModelSource, text: str
 ) -> NDArray[np.float32]:
-    data = _from_base64(text, 0)
+    data = from_base64(text, 0)
     engine = cast("Engine", await request.app.state.engine)
-    load = partial(_pixels, data, request.app.state.settings)
+    load = partial(pixels_of, data, request.app.state.settings, request.app.state.store)
     [answer] = (await unless_gone(request, engine.answer(source, [load]))).results
     if isinstance(answer, FewlabelsError):
         raise type(answer)(f"image: {answer}")

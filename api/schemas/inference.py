@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.schemas.strict import StrictBody
 from api.schemas.text import Text
@@ -17,18 +18,53 @@ SAMPLE_PNG = (
 )
 
 
-class InferenceIn(StrictBody):
-    """Images for a model, as base64."""
+class ImagesIn(StrictBody):
+    """Images for a model: base64, or ids of images of a dataset."""
+
+    model: Text = Field(min_length=1, max_length=200, description="Id or alias.")
+    images: list[str] | None = Field(
+        default=None, min_length=1, description=f"{SPOKEN} files in base64 (data: URIs too)."
+    )
+    image_ids: list[UUID] | None = Field(
+        default=None,
+        min_length=1,
+        description="Images of datasets, in place of `images`; the key needs the scope read.",
+    )
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.images is None) == (self.image_ids is None):
+            found = "neither" if self.images is None else "both"
+            raise ValueError(f"images, image_ids: found {found}; give one of the two")
+        return self
+
+
+class EmbedIn(ImagesIn):
+    """Images whose vectors are wanted."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"model": "production", "images": [SAMPLE_PNG]}]},
     )
 
-    model: Text = Field(min_length=1, max_length=200, description="Id or alias.")
-    images: list[str] = Field(
-        min_length=1, description=f"{SPOKEN} files in base64 (data: URIs too)."
+    encoding_format: Literal["float", "base64"] = Field(
+        default="float", description="Numbers, or base64 of little-endian float32."
     )
+
+
+class PredictIn(ImagesIn):
+    """Images whose classes are wanted."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "production", "images": [SAMPLE_PNG]}]},
+    )
+
     top_k: int = Field(default=5, ge=1, le=1000, description="Most labels for each image.")
+    min_confidence: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="An image whose likeliest class is less probable is `unsure`, without a label.",
+    )
 
 
 class ItemErrorOut(BaseModel):
@@ -43,7 +79,10 @@ class EmbeddingOut(BaseModel):
 
     index: int
     name: str | None = None
-    embedding: list[float] | None = Field(default=None, description="L2-normalised.")
+    image_id: UUID | None = None
+    embedding: list[float] | str | None = Field(
+        default=None, description="L2-normalised; as the encoding_format says."
+    )
     error: ItemErrorOut | None = None
 
 
@@ -69,7 +108,11 @@ class PredictionOut(BaseModel):
 
     index: int
     name: str | None = None
-    label: str | None = Field(default=None, description="The likeliest class.")
+    image_id: UUID | None = None
+    label: str | None = Field(default=None, description="The likeliest class, unless unsure.")
+    unsure: bool = Field(
+        default=False, description="Whether its probability is below min_confidence."
+    )
     predictions: list[ScoredLabel] | None = Field(
         default=None, description="The top_k classes, likeliest first."
     )

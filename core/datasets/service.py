@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -221,3 +222,13 @@ def get_image(session: Session, caller: Caller, image_id: UUID) -> Image:
     if image is None:
         raise ImageNotFound(f"image_id: no image has the id {image_id}")
     return image
+
+
+def contents_of(session: Session, caller: Caller, image_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """The sha256 of those of the images that are the caller's."""
+    rows = session.execute(
+        select(Image.id, Image.sha256)
+        .join(Dataset, Dataset.id == Image.dataset_id)
+        .where(Image.id.in_(image_ids), Dataset.project_id == caller.project_id)
+    )
+    return {row.id: row.sha256 for row in rows}

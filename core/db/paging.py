@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session
 from core.db.imports import Import
 from core.db.labelling import LabelChange
 from core.db.models import Dataset, Image, Job, Model
+from core.db.webhooks import Webhook, WebhookDelivery
 from core.errors import RequestInvalid
 
-RowT = TypeVar("RowT", Dataset, Image, Import, Job, LabelChange, Model)
+RowT = TypeVar("RowT", Dataset, Image, Import, Job, LabelChange, Model, Webhook, WebhookDelivery)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ def api_command(settings: Settings) -> list[str]:
     server = ["--http", "httptools", "--loop", "uvloop", "--no-access-log", "--no-server-header"]
     drain = ["--timeout-graceful-shutdown", str(API_DRAIN_SECONDS)]
     level = ["--log-level", settings.log_level]
+    processes = ["--workers", str(settings.api_processes)] if settings.api_processes > 1 else []
     return [
         *PYTHON,
         "uvicorn",
@@ -31,6 +32,7 @@ def api_command(settings: Settings) -> list[str]:
         *server,
         *drain,
         *level,
+        *processes,
     ]
 
 

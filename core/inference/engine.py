@@ -50,6 +50,9 @@ class Engine:
         # Serving goes on without a GPU where only the workers have one.
         on_gpu = settings.device != "cpu" and torch.cuda.is_available()
         self._device = "cuda" if on_gpu else "cpu"
+        # Processes times threads must not exceed the cores.
+        if settings.api_processes > 1:
+            torch.set_num_threads(max(1, torch.get_num_threads() // settings.api_processes))
         self._closed = False
         self._probe: asyncio.Task[None] | None = None
 

@@ -72,7 +72,8 @@ class LoadedModel:
 def eager(source: ModelSource, preprocessing: Preprocessing, device: str) -> Run:
     """The model run by PyTorch as it was trained."""
     module: nn.Module = Architecture.from_dict(source.manifest["architecture"]).build()
-    load_weights(module, source.fetch(WEIGHTS))
+    # The cached file is replaced, never written into: processes share its pages.
+    load_weights(module, source.fetch(WEIGHTS), mapped=True)
     module = module.eval().to(device)
 
     @torch.inference_mode()

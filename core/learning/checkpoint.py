@@ -21,15 +21,21 @@ def save_weights(module: nn.Module, path: Path) -> None:
     save_file(_contiguous(module.state_dict()), path)
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
+def load_weights(module: nn.Module, path: Path, *, mapped: bool = False) -> None:
     """Read what `save_weights` wrote, into a module of the same architecture.
+
+    Args:
+        module: Of the same architecture.
+        path: The file.
+        mapped: Whether the module uses the file's pages where they are: processes on one machine
+            share them. The file must stay as it is.
 
     Raises:
         ValueError: A name or a shape differs.
         safetensors.SafetensorError: The file is not a safetensors file, or cut short.
     """
     try:
-        module.load_state_dict(load_file(path), strict=True)
+        module.load_state_dict(load_file(path), strict=True, assign=mapped)
     except RuntimeError as error:
         raise ValueError(f"{path.name} does not hold the weights of this model: {error}") from error
 

@@ -22,7 +22,7 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 DEPENDENCIES = ROOT / "docs" / "dependencies.md"
 SECURITY = ROOT / "docs" / "security.md"
 CLIENTS = {"FEWLABELS_API_KEY"}  # read by commands that call a service, not by the service
-DOCS = ("benchmarks", "benchmarks-crops", "data", "images", "learning", "search")
+DOCS = ("benchmarks", "benchmarks-crops", "data", "images", "learning", "search", "webhooks")
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
     *(ROOT / "docs" / f"{name}.md" for name in DOCS),
@@ -39,6 +39,7 @@ NOT_YET = {"tests/browser/", "tests/gpu/"}  # places of the tree that have no fi
 LICENCE_NAMES = {
     "Apache Software License": "Apache-2.0",
     "MIT License": "MIT",
+    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "BSD License": "BSD-3-Clause",
     "Python Software Foundation License": "PSF-2.0",
 }

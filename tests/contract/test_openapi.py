@@ -20,13 +20,14 @@ from pydantic import BaseModel, TypeAdapter
 from api.main import create_app
 from api.schemas.datasets import DatasetIn
 from api.schemas.direct import DirectUploadIn, ImportIn, PartsIn
-from api.schemas.inference import InferenceIn
+from api.schemas.inference import EmbedIn, PredictIn
 from api.schemas.jobs import JobIn
 from api.schemas.labels import LabelIn, LabelsIn
 from api.schemas.models import AliasIn
 from api.schemas.openai import OpenAIEmbeddingsIn
 from api.schemas.search import EvaluateIn, SearchIn
 from api.schemas.uploads import HashesIn
+from api.schemas.webhooks import WebhookIn
 from core.config import Settings
 from core.images.decoding import decode
 
@@ -42,11 +43,12 @@ BODIES: dict[str, Any] = {
     "post /jobs": JobIn,
     "put /datasets/{dataset_id}/labels": LabelsIn,
     "put /aliases/{name}": AliasIn,
-    "post /embed": InferenceIn,
-    "post /predict": InferenceIn,
+    "post /embed": EmbedIn,
+    "post /predict": PredictIn,
     "post /search": SearchIn,
     "post /v1/embeddings": OpenAIEmbeddingsIn,
     "post /models/{model_id}/evaluate": EvaluateIn,
+    "post /webhooks": WebhookIn,
 }
 
 
@@ -171,7 +173,7 @@ def test_the_image_of_the_example_is_one(name: str) -> None:
     assert image.pixels_HWC.shape == (8, 8, 3)
 
 
-@pytest.mark.parametrize("model", [DatasetIn, LabelsIn, LabelIn, AliasIn, InferenceIn])
+@pytest.mark.parametrize("model", [DatasetIn, LabelsIn, LabelIn, AliasIn, EmbedIn, PredictIn])
 def test_unknown_fields_are_refused(model: type[BaseModel]) -> None:
     assert model.model_config["extra"] == "forbid"
 

@@ -33,6 +33,7 @@ LIMITS = {
     "max_images_per_dataset": 300,
     "max_classes": 20,
     "max_labels_per_request": 400,
+    "max_webhooks": 1000,
     "key_cache_seconds": 0.0,
     "device": "cpu",
     "log_format": "json",

@@ -66,6 +66,8 @@ def world(
     order = {"stage": "pretrain", "dataset_id": dataset_id, "batch_size": 2}
     job_id = client.post("/jobs", json=order).json()["id"]
     parameters = {"dataset_id": dataset_id, "job_id": job_id, "model_id": model_id}
+    hook = client.post("/webhooks", json={"url": "https://example.com/hook"}).json()
+    parameters["webhook_id"] = hook["id"]
     return World(parameters, Own(dataset_id=dataset_id), frozenset())
 
 
@@ -77,6 +79,8 @@ def bodies(name: str, world: World) -> tuple[dict[str, Any], dict[str, Any]]:
     good, other = call(name, world).body, call(name, world).body
     if name.endswith("/missing"):
         other = {"json": {"sha256": ["a" * 64]}}
+    if name == "post /webhooks":
+        other = {"json": {"url": "https://example.com/other"}}
     if name.endswith("/evaluate"):
         other = {"json": {"dataset_id": world.own.dataset_id, "split": "train"}}
     if "files" in good:

@@ -85,6 +85,7 @@ def make_world(
         encoder = str(add_model(project=OWNER))
         sent("PUT", f"/aliases/{alias}", json={"model_id": classifier})
         upload_id = str(add_upload(dataset_id))
+        hook = sent("POST", "/webhooks", json={"url": f"https://example.com/{uuid4()}"})
         return World(
             parameters={
                 "dataset_id": dataset_id,
@@ -94,6 +95,7 @@ def make_world(
                 "snapshot_id": job["snapshot_id"],
                 "job_id": job["id"],
                 "model_id": encoder,
+                "webhook_id": hook["id"],
                 "get /models/{model_id}/files/{name} name": "manifest.json",
                 "put /aliases/{name} name": alias,
                 "delete /aliases/{name} name": alias,
@@ -102,7 +104,7 @@ def make_world(
             secrets=frozenset(
                 {
                     *(name, alias, dataset_id, image_id, imported, classifier, encoder),
-                    *(job["id"], job["snapshot_id"], upload_id),
+                    *(job["id"], job["snapshot_id"], upload_id, hook["id"], hook["url"]),
                 }
             ),
         )
