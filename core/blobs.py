@@ -53,7 +53,10 @@ def _marking(session: Session, statement: Any) -> None:
 def unmark(session: Session, keys: Iterable[str]) -> None:
     """Rows refer to these keys now, or soon will."""
     given = rows_of(key=("text", sorted(keys)))
-    session.execute(delete(LooseBlob).where(LooseBlob.key == given.c.key))
+    # Locked in the order of the keys, as marking does: uploads that share images run at once.
+    held = select(LooseBlob.key).join(given, given.c.key == LooseBlob.key)
+    held = held.order_by(LooseBlob.key).with_for_update(of=LooseBlob)
+    session.execute(delete(LooseBlob).where(LooseBlob.key.in_(held)))
 
 
 def nothing(_: str) -> Iterable[str]:

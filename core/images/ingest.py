@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
@@ -31,7 +31,9 @@ from core.storage.store import BlobStore
 
 # A chunk is one transaction: what it recorded stays, whatever happens to the rest.
 CHUNK_FILES = 512
-CHUNK_BYTES = 32 * 2**20
+CHUNK_BYTES = 8 * 2**20
+# One is examined and one recorded while the next arrives.
+CHUNKS_UNDER_WAY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class Ingestion:
     """Where files go, and what the steps share.
 
     `report` may have counts of files that came before. `fence` is called in the transaction that
-    records a chunk, with its last file, and stops everything by raising.
+    records a chunk, with its last file, and stops everything by raising. Both it and `notice` are
+    called in a thread of the ingestion, in the order of the files.
     """
 
     sessions: sessionmaker[Session]
@@ -70,9 +73,6 @@ class Ingestion:
     report: IngestReport
     fence: Callable[[Session, IncomingFile], None] = always
     notice: Notice = unnoticed
-    threads: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(max_workers=os.cpu_count())
-    )
 
     def take(self, files: Iterable[IncomingFile]) -> None:
         """Add the files chunk by chunk; to be called once.
@@ -84,9 +84,20 @@ class Ingestion:
             ProjectFull: The project would exceed a limit.
             StoreUnavailable: The bytes cannot be kept.
         """
-        with self.threads:
-            for chunk in _chunks(files):
-                _add(self, chunk)
+        with ThreadPoolExecutor(1, "examine") as examiner, ThreadPoolExecutor(1, "keep") as keeper:
+            under_way: deque[Future[None]] = deque()
+            last: Future[None] | None = None
+            try:
+                for chunk in _chunks(files):
+                    if len(under_way) == CHUNKS_UNDER_WAY:
+                        under_way.popleft().result()
+                    examined = examiner.submit(_examine, self, chunk)
+                    last = keeper.submit(_keep, self, examined, last)
+                    under_way.append(last)
+            finally:
+                # Before what `files` raised: this is of files that came earlier.
+                for kept in under_way:
+                    kept.result()
 
 
 def ingest(
@@ -139,71 +150,98 @@ def _with_progress(error: FewlabelsError, report: IngestReport) -> FewlabelsErro
     return type(error)(told, problems=error.problems)
 
 
-def _chunks(files: Iterable[IncomingFile]) -> Iterator[list[IncomingFile]]:
-    chunk: list[IncomingFile] = []
-    size = 0
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Files that are recorded together, and the SHA-256 of each that has bytes."""
+
+    files: list[IncomingFile]
+    hashes: list[str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Examined:
+    """What is to be recorded of a chunk: the marked keys, the bytes under some of them, results."""
+
+    keys: list[str]
+    blobs: Mapping[str, bytes]
+    files: Sequence[IncomingFile]
+    results: list[Verified | Refused]
+
+
+def _chunks(files: Iterable[IncomingFile]) -> Iterator[_Chunk]:
+    chunk, size = _Chunk([], []), 0
     iterator = iter(files)
     while True:
         try:
             file = next(iterator, None)
         except Exception:
             # What came before the damage, or before the client left, is as good as without it.
-            if chunk:
+            if chunk.files:
                 yield chunk
             raise
         if file is None:
             break
-        chunk.append(file)
+        chunk.files.append(file)
+        chunk.hashes.append(_hash(file))
         size += len(file.data or b"")
-        if len(chunk) >= CHUNK_FILES or size >= CHUNK_BYTES:
+        if len(chunk.files) >= CHUNK_FILES or size >= CHUNK_BYTES:
             yield chunk
-            chunk, size = [], 0
-    if chunk:
+            chunk, size = _Chunk([], []), 0
+    if chunk.files:
         yield chunk
-
-
-def _add(upload: Ingestion, chunk: Sequence[IncomingFile]) -> None:
-    hashes = list(upload.threads.map(_hash, chunk))
-    wanted = {sha256 for sha256 in hashes if sha256 is not None}
-    with upload.sessions.begin() as session:
-        known = known_hashes(session, upload.dataset_id, wanted)
-        keys = [image_key(sha256) for sha256 in wanted - known]
-        # Before the bytes: whoever dies between them and the row leaves a mark for the sweep.
-        blobs.mark(session, keys)
-    verdicts = _look_at(upload, known, chunk, hashes)
-    results = [_result(verdicts, *pair) for pair in zip(chunk, hashes, strict=True)]
-    # Blobs before rows: a row never refers to bytes that are not there.
-    upload.store.put_all(_sound(verdicts, chunk, hashes))
-    with upload.sessions.begin() as session:
-        lines = record(
-            session,
-            upload.dataset_id,
-            upload.report.import_id,
-            results,
-            start=upload.report.files,
-            limits=upload.limits,
-        )
-        blobs.unmark(session, keys)
-        upload.fence(session, chunk[-1])
-    upload.report.take(lines)
-    for file, line in zip(chunk, lines, strict=True):
-        upload.notice(file, line)
 
 
 def _hash(file: IncomingFile) -> str | None:
     return None if file.data is None else hashlib.sha256(file.data).hexdigest()
 
 
-def _look_at(
-    upload: Ingestion, known: set[str], chunk: Sequence[IncomingFile], hashes: Sequence[str | None]
-) -> Mapping[str, Verdict]:
-    """What the decoders say of the images that the dataset has not, each looked at once."""
+def _examine(upload: Ingestion, chunk: _Chunk) -> _Examined:
+    """Mark the keys that are new to the dataset, and look at what is to be stored under them."""
+    wanted = {sha256 for sha256 in chunk.hashes if sha256 is not None}
+    with upload.sessions.begin() as session:
+        known = known_hashes(session, upload.dataset_id, wanted)
+        keys = [image_key(sha256) for sha256 in wanted - known]
+        # Before the bytes: whoever dies between them and the row leaves a mark for the sweep.
+        blobs.mark(session, keys)
     fresh = {
         sha256: file.data
-        for file, sha256 in zip(chunk, hashes, strict=True)
+        for file, sha256 in zip(chunk.files, chunk.hashes, strict=True)
         if file.data is not None and sha256 is not None and sha256 not in known
     }
-    return dict(zip(fresh, upload.decoders.inspect(list(fresh.values())), strict=True))
+    verdicts = dict(zip(fresh, upload.decoders.inspect(list(fresh.values())), strict=True))
+    return _Examined(
+        keys=keys,
+        blobs={
+            image_key(sha256): data
+            for sha256, data in fresh.items()
+            if isinstance(verdicts[sha256], ImageInfo)
+        },
+        files=chunk.files,
+        results=[_result(verdicts, *pair) for pair in zip(chunk.files, chunk.hashes, strict=True)],
+    )
+
+
+def _keep(upload: Ingestion, examined: Future[_Examined], before: Future[None] | None) -> None:
+    """Store and record a chunk, once those before it are; an error in one ends all after it."""
+    if before is not None:
+        before.result()
+    chunk = examined.result()
+    # Blobs before rows: a row never refers to bytes that are not there.
+    upload.store.put_all(chunk.blobs)
+    with upload.sessions.begin() as session:
+        lines = record(
+            session,
+            upload.dataset_id,
+            upload.report.import_id,
+            chunk.results,
+            start=upload.report.files,
+            limits=upload.limits,
+        )
+        blobs.unmark(session, chunk.keys)
+        upload.fence(session, chunk.files[-1])
+    upload.report.take(lines)
+    for file, line in zip(chunk.files, lines, strict=True):
+        upload.notice(file, line)
 
 
 def _result(
@@ -216,16 +254,3 @@ def _result(
     if isinstance(verdict, ImageInvalid):
         return Refused(name, verdict.code, str(verdict))
     return Verified(name, sha256, len(file.data), verdict)
-
-
-def _sound(
-    verdicts: Mapping[str, Verdict], chunk: Sequence[IncomingFile], hashes: Sequence[str | None]
-) -> dict[str, bytes]:
-    """The bytes of the new images by their keys."""
-    return {
-        image_key(sha256): file.data
-        for file, sha256 in zip(chunk, hashes, strict=True)
-        if file.data is not None
-        and sha256 is not None
-        and isinstance(verdicts.get(sha256), ImageInfo)
-    }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 from core.errors import BlobNotFound, StoreUnavailable
 from core.storage.files import flush_filesystem, replacing
@@ -26,6 +26,7 @@ class FolderStore:
         """Name the folder; `prepare` makes it."""
         self._root = root
         self._scratch = root / ".incoming"
+        self._made: set[Path] = set()  # folders of shards
 
     def prepare(self) -> None:
         """Make the folder if it is not there and drop unfinished files of processes that died."""
@@ -55,21 +56,24 @@ class FolderStore:
     def put_all(self, blobs: Mapping[str, bytes]) -> None:
         """Store many: written, flushed together, then moved into their places."""
         fresh = {self._path(key): data for key, data in blobs.items()}
-        with self._translated("put"), ExitStack() as unfinished:
-            written: list[tuple[str, Path]] = []
-            for path, data in fresh.items():
-                if _has_size(path, len(data)):
-                    continue
-                self._make_folders(path)
-                handle, name = tempfile.mkstemp(prefix=".part-", dir=self._scratch)
-                unfinished.callback(Path(name).unlink, missing_ok=True)
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                written.append((name, path))
-            if written:
-                flush_filesystem(self._scratch)
-            for name, path in written:
-                os.replace(name, path)
+        upload = uuid4().hex
+        written: list[tuple[Path, Path]] = []
+        with self._translated("put"):
+            try:
+                for path, data in fresh.items():
+                    if _has_size(path, len(data)):
+                        continue
+                    part = self._scratch / f".part-{upload}-{len(written)}"
+                    written.append((part, path))
+                    _write(part, data)
+                if written:
+                    flush_filesystem(self._scratch)
+                for part, path in written:
+                    self._move(part, path)
+            except BaseException:
+                for part, _ in written:
+                    part.unlink(missing_ok=True)
+                raise
 
     def put_file(self, key: str, path: Path) -> None:
         """Store a file's bytes."""
@@ -134,6 +138,18 @@ class FolderStore:
         # writing fails instead of filling the disk underneath.
         for folder in (path.parent.parent, path.parent):
             folder.mkdir(mode=0o700, exist_ok=True)
+        self._made.add(path.parent)
+
+    def _move(self, part: Path, path: Path) -> None:
+        # Most of the time of storing a small file is names; a shard's folder is made once.
+        if path.parent in self._made:
+            try:
+                os.replace(part, path)
+                return
+            except FileNotFoundError:  # another disk lies there now
+                self._made.discard(path.parent)
+        self._make_folders(path)
+        os.replace(part, path)
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[BinaryIO]:
@@ -169,3 +185,14 @@ def _has_size(path: Path, size: int) -> bool:
         return path.stat().st_size == size
     except FileNotFoundError:
         return False
+
+
+def _write(path: Path, data: bytes) -> None:
+    # Without a buffer, and without a question to the file system whether it is a terminal.
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+    finally:
+        os.close(handle)

@@ -19,7 +19,7 @@ from core.upload.folder import batches, image_files
 from core.upload.progress import UploadDisplay, display
 from core.upload.transfer import Destination, Total, insist, send_all
 
-PART_FILES = 500
+PART_FILES = 1_000
 PART_BYTES = 16 * 2**20
 LABEL_LINES = 5_000
 # A part is small: a line that is silent for longer is dead, and the part is sent again.

@@ -19,6 +19,7 @@ ResultT = TypeVar("ResultT")
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 10.0
 BLOCK = tarfile.BLOCKSIZE
+PIECE_BYTES = 256 * 1024
 # The service takes 32 MiB unless it is told otherwise; what is sent lies in memory.
 MAX_FILE_BYTES = 64 * 2**20
 
@@ -121,29 +122,27 @@ def send_all(
 def send(destination: Destination, part: Sequence[LocalFile]) -> Sent:
     """Bring the images of a part to the dataset, and the names of their folders as classes."""
     contents, unreadable = _read(part)
-    by_hash: dict[str, list[LocalFile]] = defaultdict(list)
-    for file, (sha256, _) in contents.items():
-        by_hash[sha256].append(file)
-    names = {sha256: [file.name for file in files] for sha256, files in by_hash.items()}
+    names: dict[str, list[str]] = defaultdict(list)
+    for held in contents:
+        names[held.sha256].append(held.file.name)
     client, dataset_id = destination.client, destination.dataset_id
     missing: set[str] = set()
     if names:
         missing = set(destination.insist(lambda: client.missing_images(dataset_id, names)))
     # All names of a missing image go along: the service finds out that the bytes are the same.
-    wanted = {file: data for file, (sha256, data) in contents.items() if sha256 in missing}
-    added, present, lines = 0, len(contents) - len(wanted), unreadable
-    if wanted:
-        pieces = list(tar(wanted))
-        upload = destination.insist(lambda: client.upload_tar(dataset_id, pieces))
+    wanted = Tar([(held.file.name, held.data) for held in contents if held.sha256 in missing])
+    added, present, lines = 0, len(contents) - len(wanted.files), unreadable
+    if wanted.files:
+        upload = destination.insist(lambda: client.upload_tar(dataset_id, wanted))
         added, present = upload.added, present + upload.duplicates
         lines = lines + [line for line in upload.lines if line.outcome == "rejected"]
     labelled = 0
     if destination.class_folders:
         refused = {line.file for line in lines}
         labels = [
-            {"sha256": sha256, "label": file.class_name}
-            for file, (sha256, _) in contents.items()
-            if file.class_name is not None and file.name not in refused
+            {"sha256": held.sha256, "label": held.file.class_name}
+            for held in contents
+            if held.file.class_name is not None and held.file.name not in refused
         ]
         labelled, wrong = _label(destination, labels)
         lines = lines + wrong
@@ -165,8 +164,17 @@ def _label(destination: Destination, labels: Sequence[Mapping[str, Any]]) -> tup
     return report.labelled, report.lines
 
 
-def _read(part: Sequence[LocalFile]) -> tuple[dict[LocalFile, tuple[str, bytes]], list[Line]]:
-    contents: dict[LocalFile, tuple[str, bytes]] = {}
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A file in memory."""
+
+    file: LocalFile
+    sha256: str
+    data: bytes
+
+
+def _read(part: Sequence[LocalFile]) -> tuple[list[_Held], list[Line]]:
+    contents: list[_Held] = []
     unreadable: list[Line] = []
     for file in part:
         if file.size > MAX_FILE_BYTES:
@@ -174,21 +182,36 @@ def _read(part: Sequence[LocalFile]) -> tuple[dict[LocalFile, tuple[str, bytes]]
             unreadable.append(Line(file.name, "rejected", "ImageTooLarge", reason))
             continue
         try:
-            data = file.path.read_bytes()
+            with open(file.path, "rb", buffering=0) as opened:
+                data = opened.readall()
         except OSError as error:
             reason = f"cannot be read: {error.strerror}"
             unreadable.append(Line(file.name, "rejected", "Unreadable", reason))
         else:
-            contents[file] = (hashlib.sha256(data).hexdigest(), data)
+            contents.append(_Held(file, hashlib.sha256(data).hexdigest(), data))
     return contents, unreadable
 
 
-def tar(files: Mapping[LocalFile, bytes]) -> Iterator[bytes]:
-    """A tar archive in pieces; the images themselves are not copied."""
-    for file, data in files.items():
-        info = tarfile.TarInfo(file.name)
-        info.size = len(data)
-        yield info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-        yield data
-        yield bytes(-len(data) % BLOCK)
-    yield bytes(2 * BLOCK)
+@dataclass(frozen=True, slots=True)
+class Tar:
+    """Named files as a tar archive in pieces; it can be sent again, and is never whole in memory.
+
+    Small images share a piece: what a piece costs on its way would be more than they do.
+    """
+
+    files: Sequence[tuple[str, bytes]]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Pieces of about 256 KiB, or of one image."""
+        pieces: list[bytes] = []
+        size = 0
+        for name, data in self.files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            pieces += (info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"), data)
+            pieces.append(bytes(-len(data) % BLOCK))
+            size += len(data)
+            if size >= PIECE_BYTES:
+                yield b"".join(pieces)
+                pieces, size = [], 0
+        yield b"".join((*pieces, bytes(2 * BLOCK)))

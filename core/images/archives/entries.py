@@ -138,11 +138,14 @@ def read_entry(
 
 def shown_name(raw: str) -> str:
     """A name fit to store and to show: NFC, no control characters, no leading `./`."""
-    kept = "".join(
-        character
-        for character in unicodedata.normalize("NFC", raw)
-        if unicodedata.category(character) not in UNPRINTABLE and character not in DIRECTION_MARKS
-    )
+    kept = raw
+    if not (raw.isascii() and raw.isprintable()):  # which is what most names are
+        kept = "".join(
+            character
+            for character in unicodedata.normalize("NFC", raw)
+            if unicodedata.category(character) not in UNPRINTABLE
+            and character not in DIRECTION_MARKS
+        )
     return kept.removeprefix("./")[:MAX_NAME] or "(no name)"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.upload.folder import LocalFile, batches, image_files
-from core.upload.transfer import tar
+from core.upload.transfer import PIECE_BYTES, Tar
 
 KEPT = ("a.png", "b.JPG", "one/two/c.jpeg", "one/d.webp", "ünï/e f.tiff")
 LEFT = (".hidden.png", ".git/x.png", "__MACOSX/y.png", "Thumbs.db", "notes.txt", "z.svg")
@@ -63,11 +63,13 @@ def test_parts_keep_to_their_limits() -> None:
     assert list(batches(iter([]), max_files=3, max_bytes=10)) == []
 
 
-def test_a_tar_of_parts_is_a_tar() -> None:
-    contents = {
-        LocalFile(Path(name), name, len(data)): data
-        for name, data in {"a.png": b"1", "ü/" + "n" * 200 + ".png": bytes(512), "e": b""}.items()
-    }
-    with tarfile.open(fileobj=io.BytesIO(b"".join(tar(contents)))) as archive:
-        read = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
-    assert read == {file.name: data for file, data in contents.items()}
+def test_a_tar_of_parts_is_a_tar_as_often_as_it_is_sent() -> None:
+    large = bytes(PIECE_BYTES)
+    contents = {"a.png": b"1", "ü/" + "n" * 200 + ".png": bytes(512), "e": b"", "l": large}
+    packed = Tar([*contents.items(), ("last", b"2")])
+    for _ in range(2):
+        pieces = list(packed)
+        assert len(pieces) == 2
+        with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as archive:
+            read = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+        assert read == {**contents, "last": b"2"}
