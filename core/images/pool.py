@@ -19,7 +19,7 @@ from core.images.frames import READY, Verdict, packed, verdict_of
 from core.telemetry import logger
 
 log = logger(__name__)
-MESSAGE_FILES = 16
+MESSAGE_FILES = 32
 MESSAGE_BYTES = 4 * 2**20
 RECEIVE_BYTES = 65_536
 MOST_RECEIVED = 2**20  # a verdict has some hundred bytes
@@ -86,13 +86,18 @@ class DecodePool:
     def _inspect(self, files: Sequence[bytes]) -> list[Verdict]:
         worker = self._places.get()
         verdicts: list[Verdict] = []
+        most = len(files)
         try:
             while len(verdicts) < len(files):
                 if worker and not worker.alive:
                     worker.close()
                     worker = None
                 worker = worker or _Worker(self._limits)
-                verdicts += worker.inspect(files[len(verdicts) :])
+                asked = files[len(verdicts) : len(verdicts) + most]
+                said = worker.inspect(asked)
+                verdicts += said
+                if len(said) < len(asked):
+                    most = 1  # which of them ended the process shows when each is alone
         finally:
             self._places.put(worker)
         return verdicts
@@ -158,7 +163,7 @@ class _Worker:
         return self._process.poll() is None
 
     def inspect(self, files: Sequence[bytes]) -> list[Verdict]:
-        """Verdicts in order; the last one may be on the file that ended the process."""
+        """Verdicts in order; fewer where a file ended the process, unless it was the only one."""
         verdicts: list[Verdict] = []
         try:
             self._channel.sendall(packed(files))
@@ -166,11 +171,15 @@ class _Worker:
                 verdicts.append(verdict_of(self._line()))
         except TimeoutError:
             self._end()
-            verdicts.append(self._refusal(f"did not end in {self._patience:g} s"))
+            cause = f"did not end in {self._patience:g} s"
         except (OSError, ValueError, RecursionError) as error:
             self._end()
             log.warning("a file ended the process that decoded it", error=repr(error))
-            verdicts.append(self._refusal(self._cause()))
+            cause = self._cause()
+        else:
+            return verdicts
+        if len(files) == 1:
+            verdicts.append(ImageTooCostly(f"decoding the image {cause}"))
         return verdicts
 
     def close(self) -> None:
@@ -206,6 +215,3 @@ class _Worker:
             return f"took more than the {self._limits.seconds:g} s of processor time allowed"
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"ended the process that did it ({how})"
-
-    def _refusal(self, what: str) -> ImageTooCostly:
-        return ImageTooCostly(f"decoding the image {what}")

@@ -107,7 +107,7 @@ def test_a_process_that_was_killed_is_replaced(make: Make) -> None:
     assert codes(pool.inspect([GOOD, GOOD])) == ["good", "good"]
 
 
-def test_death_refuses_one_file_only(make: Make) -> None:
+def test_a_process_that_something_else_ends_refuses_nothing(make: Make) -> None:
     pool = make()
     pool.inspect([GOOD])
     (child,) = decoders()
@@ -118,8 +118,22 @@ def test_death_refuses_one_file_only(make: Make) -> None:
             time.sleep(0.01)
         child.send_signal(signal.SIGSEGV)
         verdicts = asked.result(30)
-    assert codes(verdicts) == ["good", "ImageTooCostly", "good"]
-    assert "ended the process that did it (SIGSEGV)" in str(verdicts[1])
+    assert codes(verdicts) == ["good", "good", "good"]
+
+
+def test_a_file_that_ends_the_process_alone_is_refused(make: Make) -> None:
+    pool = make()
+    pool.inspect([GOOD])
+    (child,) = decoders()
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(pool.inspect, [COSTLY])
+        before = sum(child.cpu_times()[:2])
+        while sum(child.cpu_times()[:2]) < before + 0.2:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGSEGV)
+        (verdict,) = asked.result(30)
+    assert codes([verdict]) == ["ImageTooCostly"]
+    assert "ended the process that did it (SIGSEGV)" in str(verdict)
 
 
 def test_a_process_that_stands_still_is_given_up(
@@ -130,9 +144,9 @@ def test_a_process_that_stands_still_is_given_up(
     pool.inspect([GOOD])
     (child,) = decoders()
     child.suspend()
-    verdicts = pool.inspect([GOOD, GOOD])
-    assert codes(verdicts) == ["ImageTooCostly", "good"]
-    assert str(verdicts[0]) == "decoding the image did not end in 2 s"
+    (verdict,) = pool.inspect([GOOD])
+    assert codes([verdict]) == ["ImageTooCostly"]
+    assert str(verdict) == "decoding the image did not end in 2 s"
     assert not child.is_running()
 
 
