@@ -97,7 +97,8 @@ def record(
     kept = [item for item in results if isinstance(item, Verified)]
     first = {item.sha256: item for item in reversed(kept)}
     # Until the commit uploads to this dataset take turns here, so that the counts hold.
-    turn = select(Dataset).where(Dataset.id == dataset_id).with_for_update(key_share=True)
+    turn = select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id.is_not(None))
+    turn = turn.with_for_update(key_share=True)
     dataset = session.scalars(turn.execution_options(populate_existing=True)).one_or_none()
     if dataset is None:
         raise DatasetNotFound(f"dataset_id: the dataset {dataset_id} was deleted meanwhile")
