@@ -37,6 +37,7 @@ from core.errors import (
     DatasetNotFound,
     FewlabelsError,
     ImageNotFound,
+    ImageTooCostly,
     InUse,
     LabelsInvalid,
     Overloaded,
@@ -237,7 +238,7 @@ class ThumbnailSize(IntEnum):
 @router.get(
     "/images/{image_id}/thumbnail",
     response_class=Response,
-    responses={**THUMBNAIL, **responses(ImageNotFound, Overloaded)},
+    responses={**THUMBNAIL, **responses(ImageNotFound, Overloaded, ImageTooCostly)},
     summary="A small picture of an image, as WebP",
 )
 def image_thumbnail(
@@ -245,6 +246,7 @@ def image_thumbnail(
     request: Request,
     caller: ReadCaller,
     store: StoreDep,
+    decoders: DecodersDep,
     size: ThumbnailSize = ThumbnailSize.USUAL,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -255,7 +257,8 @@ def image_thumbnail(
     headers = {**SAFE, "ETag": f'"{thumbnail_digest(sha256, size)}"'}
     if headers["ETag"] in (if_none_match or ""):
         return Response(status_code=304, headers=headers)
-    return Response(thumbnail(store, sha256, size), media_type=MEDIA_TYPE, headers=headers)
+    made = thumbnail(store, decoders, sha256, size)
+    return Response(made, media_type=MEDIA_TYPE, headers=headers)
 
 
 def disposition(image: Image) -> str:
