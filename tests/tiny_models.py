@@ -16,6 +16,7 @@ from core import auth
 from core.db.models import Job, Model
 from core.learning.architecture import Architecture
 from core.learning.checkpoint import save_weights
+from core.learning.classifier import Classifier
 from core.learning.preprocessing import Preprocessing
 from core.registry.artifact import WEIGHTS, ModelSource, publish_files, publish_manifest
 from core.storage.store import BlobStore
@@ -32,25 +33,34 @@ def publish_tiny_model(
     channels: int = 3,
     hidden_dim: int | None = None,
     metrics: dict[str, Any] | None = None,
+    encoder: str = "resnet10_tiny",
+    side: int = SIDE,
+    head_std: float = 0.0,
 ) -> tuple[dict[str, Any], str]:
-    """The manifest and its hash of a classifier of these classes, or of an encoder."""
+    """The manifest and its hash of a classifier of these classes, or of an encoder.
+
+    With a `head_std` the classifier tells images apart, which one with a new head does not.
+    """
     torch.manual_seed(seed)
     architecture = Architecture(
-        encoder="resnet10_tiny",
-        image_size=SIDE,
+        encoder=encoder,
+        image_size=side,
         channels=channels,
         class_count=len(classes) or None,
         hidden_dim=hidden_dim,
     )
     preprocessing = Preprocessing(
-        image_size=SIDE,
+        image_size=side,
         channels=channels,
         mean=(0.4, 0.5, 0.6)[:channels],
         std=(0.2, 0.25, 0.3)[:channels],
     )
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / WEIGHTS
-        save_weights(architecture.build(), weights)
+        module = architecture.build()
+        if isinstance(module, Classifier) and head_std:
+            torch.nn.init.normal_(module.head.weight, std=head_std)
+        save_weights(module, weights)
         files = publish_files(store, {WEIGHTS: weights})
     facts = {
         "kind": "classifier" if classes else "encoder",
@@ -84,9 +94,10 @@ def record_tiny_model(
     classes: tuple[str, ...] = (),
     seed: int = 0,
     project: str = "default",
+    **wishes: Any,
 ) -> UUID:
     """Puts a tiny model into a project, as if a job had made it; returns its id."""
-    manifest, digest = publish_tiny_model(store, classes=classes, seed=seed)
+    manifest, digest = publish_tiny_model(store, classes=classes, seed=seed, **wishes)
     owner = auth.ensure_project(session, project)
     job = Job(
         id=uuid4(),

@@ -12,6 +12,9 @@ from core.errors import ConfigurationInvalid
 from core.jobs.queue import IMPORTS_QUEUE, JOBS_QUEUE, SWEEPS_QUEUE
 
 API_DRAIN_SECONDS = 5
+# Longer than clients (httpx: 5) and proxies (60) keep an idle connection: whoever closes it first
+# must not be the side that does not know whether a request is on its way.
+KEEP_ALIVE_SECONDS = 75
 SCHEDULE = "beat-schedule"
 PYTHON = [sys.executable, "-m"]
 
@@ -21,6 +24,7 @@ def api_command(settings: Settings) -> list[str]:
     address = ["--host", settings.host, "--port", str(settings.port)]
     server = ["--http", "httptools", "--loop", "uvloop", "--no-access-log", "--no-server-header"]
     drain = ["--timeout-graceful-shutdown", str(API_DRAIN_SECONDS)]
+    drain += ["--timeout-keep-alive", str(KEEP_ALIVE_SECONDS)]
     level = ["--log-level", settings.log_level]
     processes = ["--workers", str(settings.api_processes)] if settings.api_processes > 1 else []
     return [
