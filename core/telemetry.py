@@ -29,6 +29,8 @@ INFERENCE_QUEUE = Gauge(
     "fewlabels_inference_queue_size", "Images waiting for a model", registry=REGISTRY
 )
 
+STREAMS = Gauge("fewlabels_event_streams", "Open event streams of jobs", registry=REGISTRY)
+
 
 def configure_logging(settings: Settings) -> None:
     """Send every log line, ours and the libraries', through one renderer to standard error."""

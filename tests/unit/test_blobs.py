@@ -201,7 +201,8 @@ def test_thumbnails_go_with_their_image(
 ) -> None:
     dataset_id = add(sessions, store, caller, 11)
     sha256 = key_of(11).partition("/")[2]
-    assert thumbnail(store, sha256, 128)
+    with closing(DecodePool(DECODING, processes=1)) as decoders:
+        assert thumbnail(store, decoders, sha256, 128)
     assert len(list(store.keys("thumbnails"))) == 1
     remove(sessions, caller, dataset_id)
     assert blobs.sweep(sessions, store, grace=NOW, made_from=thumbnail_keys) == 1
