@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from core.config import Settings, child_environment, required
 from core.errors import ConfigurationInvalid
+from core.exposition import shared_environment
 from core.jobs.queue import IMPORTS_QUEUE, JOBS_QUEUE, SWEEPS_QUEUE
 
 API_DRAIN_SECONDS = 5
@@ -76,6 +77,9 @@ def become(name: str, settings: Settings) -> NoReturn:
         raise ConfigurationInvalid(
             f"FEWLABELS_DATA_DIR: {settings.data_dir} cannot be written ({error.strerror})"
         ) from error
+    environment = child_environment(settings)
+    if name == "api":
+        environment.update(shared_environment(settings))
     command = {
         "api": lambda: api_command(settings),
         "worker": lambda: worker_command(settings),
@@ -83,7 +87,7 @@ def become(name: str, settings: Settings) -> NoReturn:
     }[name]()
     # Celery and uvicorn look into the working folder first; run/ holds nothing to import.
     os.chdir(run)
-    os.execve(command[0], command, child_environment(settings))
+    os.execve(command[0], command, environment)
 
 
 def _celery_worker(settings: Settings) -> list[str]:

@@ -25,6 +25,7 @@ from core.embedded.servers import with_servers
 from core.embedded.supervisor import StopRequested, Supervisor
 from core.embedded.valkey import free_port
 from core.errors import EmbeddedServerFailed
+from core.exposition import shared_environment
 from core.storage.store import open_store
 
 HEALTHY_SECONDS = 120.0
@@ -79,8 +80,9 @@ def base_url(settings: Settings) -> str:
 def service_programs(settings: Settings, folder: DataFolder) -> list[Program]:
     """API, worker and beat in the order of their start; they are stopped in the reverse one."""
     environment = child_environment(settings)
+    own = {**environment, **shared_environment(settings)}
     return [
-        Program(name="api", command=api_command(settings), environment=environment),
+        Program(name="api", command=api_command(settings), environment=own),
         Program(
             name="worker",
             command=worker_command(settings),
