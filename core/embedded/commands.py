@@ -41,6 +41,15 @@ def api_command(settings: Settings) -> list[str]:
     ]
 
 
+def api_environment(settings: Settings) -> dict[str, str]:
+    """The environment of the HTTP server's processes."""
+    environment = {**child_environment(settings), **shared_environment(settings)}
+    # Decoding and forward threads would each keep a heap of their own: hundreds of MB that are
+    # never given back.
+    environment.setdefault("MALLOC_ARENA_MAX", "2")
+    return environment
+
+
 def worker_command(settings: Settings) -> list[str]:
     """The worker that runs jobs and imports."""
     concurrency = ["-c", str(settings.worker_concurrency)]
@@ -77,9 +86,7 @@ def become(name: str, settings: Settings) -> NoReturn:
         raise ConfigurationInvalid(
             f"FEWLABELS_DATA_DIR: {settings.data_dir} cannot be written ({error.strerror})"
         ) from error
-    environment = child_environment(settings)
-    if name == "api":
-        environment.update(shared_environment(settings))
+    environment = api_environment(settings) if name == "api" else child_environment(settings)
     command = {
         "api": lambda: api_command(settings),
         "worker": lambda: worker_command(settings),

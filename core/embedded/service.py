@@ -15,6 +15,7 @@ from core.config import Settings, child_environment
 from core.db.session import upgrade
 from core.embedded.commands import (
     api_command,
+    api_environment,
     beat_command,
     forget_schedule,
     worker_command,
@@ -25,7 +26,6 @@ from core.embedded.servers import with_servers
 from core.embedded.supervisor import StopRequested, Supervisor
 from core.embedded.valkey import free_port
 from core.errors import EmbeddedServerFailed
-from core.exposition import shared_environment
 from core.storage.store import open_store
 
 HEALTHY_SECONDS = 120.0
@@ -80,7 +80,7 @@ def base_url(settings: Settings) -> str:
 def service_programs(settings: Settings, folder: DataFolder) -> list[Program]:
     """API, worker and beat in the order of their start; they are stopped in the reverse one."""
     environment = child_environment(settings)
-    own = {**environment, **shared_environment(settings)}
+    own = api_environment(settings)
     return [
         Program(name="api", command=api_command(settings), environment=own),
         Program(
