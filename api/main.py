@@ -31,6 +31,7 @@ from api.routes import (
     augmentations,
     datasets,
     direct,
+    events,
     health,
     images,
     imports,
@@ -46,6 +47,7 @@ from api.routes import (
 )
 from api.schemas.inference import EmbedIn, PredictIn
 from api.schemas.labels import LabelsIn
+from api.streams import Streams, close_on_signal
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
 from core.exposition import forget_dead
@@ -129,6 +131,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         labels,
         snapshots,
         jobs,
+        events,
         models,
         search,
         aliases,
@@ -144,6 +147,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     _raise_file_limit()
     state.request_rate = RequestRate(state.settings)
+    state.streams = Streams(state.sessions, state.settings)
+    close_on_signal(state.streams)
     await run_in_threadpool(state.store.prepare)
     # PyTorch takes seconds to load: other requests are answered meanwhile.
     state.engine = asyncio.create_task(_start_engine(state.settings))

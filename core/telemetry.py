@@ -46,6 +46,8 @@ INFERENCE_QUEUE = Gauge(
     multiprocess_mode="livesum",
 )
 
+STREAMS = Gauge("fewlabels_event_streams", "Open event streams of jobs", registry=REGISTRY)
+
 
 def configure_logging(settings: Settings) -> None:
     """Send every log line, ours and the libraries', through one renderer to standard error."""

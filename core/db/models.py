@@ -16,7 +16,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 # Their tables are in the metadata.
-from core.db import answers, direct, imports, labelling, vectors, webhooks  # noqa: F401
+from core.db import answers, direct, events, imports, labelling, vectors, webhooks  # noqa: F401
 from core.db.table import Json, Table, creation_time, name_length, primary_id
 
 

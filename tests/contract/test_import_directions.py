@@ -32,6 +32,7 @@ SETTINGS = {
     "core.objects",
     "core.outbound",
     "core.serving",
+    "core.watching",
 }
 # What a package may import of this project besides itself: the table of the design.
 ALLOWED: dict[str, set[str]] = {
