@@ -1,4 +1,4 @@
-"""Settings of what people can watch: events of jobs as they happen."""
+"""Settings of what people can watch: events of jobs as they happen, and their logs."""
 
 from __future__ import annotations
 
@@ -30,4 +30,12 @@ class WatchSettings(BaseSettings):
         gt=0,
         description="How long events are kept: progress from when it was written, states from "
         "when the job has ended.",
+    )
+    max_job_log_lines: int = Field(
+        default=10_000,
+        gt=0,
+        description="Most log lines that are kept of a job for GET /jobs/{id}/logs: the newest.",
+    )
+    log_days: float = Field(
+        default=30.0, gt=0, description="How long log lines of jobs are kept there."
     )

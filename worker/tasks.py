@@ -19,6 +19,7 @@ from core.images import imports
 from core.images.thumbnails import thumbnail_keys
 from core.jobs import leases, outbox
 from core.jobs.events import forget_events
+from core.jobs.logs import forget_lines
 from core.jobs.queue import IMPORTS_QUEUE, RUN_IMPORT, RUN_JOB, SWEEP, CeleryQueue
 from core.storage.store import BlobStore, open_store
 from core.telemetry import bound, logger
@@ -68,6 +69,7 @@ def sweep() -> None:
         forget_answers(session, hours=process_settings().idempotency_hours)
         forget(session, days=process_settings().webhook_days)
         forget_events(session, hours=process_settings().event_hours)
+        forget_lines(session, days=process_settings().log_days)
     _deliverer().wake()
     deleted = blobs.sweep(_sessions(), _store(), grace=_grace(), made_from=thumbnail_keys)
     cleared = uploads.sweep(_sessions(), _place())
