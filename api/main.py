@@ -51,6 +51,7 @@ from api.schemas.labels import LabelsIn
 from api.streams import Streams, close_on_signal
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
+from core.exposition import forget_dead
 from core.images.pool import DecodePool
 from core.jobs import outbox
 from core.jobs.queue import CeleryQueue, make_celery
@@ -155,6 +156,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.engine = asyncio.create_task(_start_engine(state.settings))
     beside = [asyncio.create_task(pinned.start(state))]
     if state.settings.api_processes > 1:
+        await run_in_threadpool(forget_dead, state.settings)
         beside.append(asyncio.create_task(_end_with_parent()))
     try:
         yield

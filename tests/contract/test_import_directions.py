@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "core.exposure": set(),
     "core.learning": set(),
     "core.telemetry": FACTS,
+    "core.exposition": FACTS | {"core.telemetry"},
     "core.storage": FACTS,
     "core.db": FACTS,
     "core.auth": DATA,
