@@ -24,6 +24,7 @@ from core.embedded.commands import become
 from core.embedded.servers import with_running_database
 from core.embedded.service import run_service
 from core.errors import FewlabelsError
+from core.monitor.command import jobs
 from core.samples import write_samples
 from core.storage.store import open_store
 from core.upload.command import upload
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+app.add_typer(jobs, name="jobs")
 app.command()(demo)
 app.command()(upload)
 # Soft wrap: a URL, a path or a command that is copied from the screen must stay in one piece.

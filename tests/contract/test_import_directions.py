@@ -21,6 +21,7 @@ ENTRY_POINTS = {
     "core.client",
     "core.demo",
     "core.embedded",
+    "core.monitor",
     "core.samples",
     "core.upload",
 }
