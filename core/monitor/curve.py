@@ -37,18 +37,21 @@ def draw(points: Sequence[tuple[int, float]], *, width: int, height: int) -> lis
 
 
 def _spans(points: Sequence[tuple[int, float]], columns: int) -> dict[int, tuple[float, float]]:
-    """The lowest and highest value of each column that has some, joined to its neighbour."""
+    """The lowest and highest value of each column, joined by straight lines."""
     first, last = points[0][0], points[-1][0]
     scale = (columns - 1) / (last - first) if last > first else 0.0
     spans: dict[int, tuple[float, float]] = {}
-    before: float | None = None
+    before, height = 0, points[0][1]
     for step, value in points:
         column = round((step - first) * scale)
-        known = spans.get(column)
-        joined = before if known is None and before is not None else value
-        low, high = known or (value, value)
-        spans[column] = (min(low, value, joined), max(high, value, joined))
-        before = value
+        gap = max(1, column - before)
+        for number in range(1, gap + 1):
+            start = height + (value - height) * (number - 1) / gap
+            end = height + (value - height) * number / gap
+            place = column - gap + number
+            low, high = spans.get(place, (end, end))
+            spans[place] = (min(low, start, end), max(high, start, end))
+        before, height = column, value
     return spans
 
 
