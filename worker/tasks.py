@@ -27,6 +27,7 @@ from core.telemetry import bound, logger
 from core.webhooks.delivery import Deliverer, forget
 from worker import child
 from worker.celery_app import app
+from worker.metrics import LEASES_EXPIRED
 
 log = logger(__name__)
 REMOVAL_SECONDS = 5.0  # of a sweep, so that what else it does is not late
@@ -64,6 +65,7 @@ def sweep() -> None:
         expired, hinted = leases.sweep(session, hints_waiting=waiting)
         late, ordered = orders.sweep(session, hints_waiting=imports_waiting)
         silent = imports.sweep(session, silent=_grace())
+    LEASES_EXPIRED.inc(expired)
     if any((expired, hinted, late, ordered, silent)):
         hints, leases_over = hinted + ordered, expired + late
         log.info("swept", expired_leases=leases_over, hints_sent=hints, silent_imports=silent)
