@@ -20,6 +20,7 @@ ENTRY_POINTS = {
     "core.cli",
     "core.client",
     "core.demo",
+    "core.doctor",
     "core.embedded",
     "core.monitor",
     "core.samples",
