@@ -39,6 +39,7 @@ from api.routes import (
     inference,
     jobs,
     labels,
+    logs,
     models,
     openai,
     search,
@@ -54,6 +55,7 @@ from core.db.session import make_engine, session_factory
 from core.exposition import forget_dead
 from core.images.pool import DecodePool
 from core.jobs import outbox
+from core.jobs.census import Census
 from core.jobs.queue import CeleryQueue, make_celery
 from core.storage.store import open_store
 from core.telemetry import configure_logging, logger
@@ -103,6 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.store = open_store(settings.store_url)
     app.state.decoders = DecodePool.from_settings(settings)
     app.state.queue = CeleryQueue(make_celery(settings))
+    app.state.census = Census(app.state.sessions)
     app.state.lookup = Lookup(app.state.sessions, app.state.store, settings)
     app.state.inbound = Inbound(settings)
     app.state.pinned = pinned.PinnedModels(app.state.sessions, app.state.store, settings)
@@ -134,6 +137,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         snapshots,
         jobs,
         events,
+        logs,
         models,
         search,
         aliases,

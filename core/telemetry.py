@@ -46,7 +46,12 @@ INFERENCE_QUEUE = Gauge(
     multiprocess_mode="livesum",
 )
 
-STREAMS = Gauge("fewlabels_event_streams", "Open event streams of jobs", registry=REGISTRY)
+STREAMS = Gauge(
+    "fewlabels_event_streams",
+    "Open event streams of jobs",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
 
 
 def configure_logging(settings: Settings) -> None:

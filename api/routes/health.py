@@ -98,5 +98,9 @@ async def _engine(state: Any) -> str:
 
 @router.get("/metrics", response_class=Response, summary="Prometheus metrics")
 async def metrics(request: Request) -> Response:
-    settings = request.app.state.settings
-    return Response(await run_in_threadpool(exposition, settings), media_type=CONTENT_TYPE_LATEST)
+    state = request.app.state
+
+    def made() -> bytes:
+        return exposition(state.settings) + cast(bytes, state.census.exposition())
+
+    return Response(await run_in_threadpool(made), media_type=CONTENT_TYPE_LATEST)

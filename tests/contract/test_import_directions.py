@@ -20,7 +20,9 @@ ENTRY_POINTS = {
     "core.cli",
     "core.client",
     "core.demo",
+    "core.doctor",
     "core.embedded",
+    "core.monitor",
     "core.samples",
     "core.upload",
 }

@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -15,73 +14,23 @@ import fastapi.routing
 import httpx2
 import psycopg
 import pytest
-import uvicorn
 from sqlalchemy import make_url
 from sqlalchemy.orm import Session
 
-from api.main import create_app
 from core.config import Settings
-from core.jobs import leases
 from core.jobs.leases import Claim
-from core.jobs.service import fail, record_progress
-from tests.integration.api.problems import assert_problem, pictures
+from tests.integration.api import jobs_under_way
+from tests.integration.api.jobs_under_way import end, served, step
+from tests.integration.api.problems import assert_problem
 
 LISTENERS = 300
 Told = dict[str, Any]
-
-
-@contextmanager
-def served(settings: Settings) -> Iterator[tuple[str, uvicorn.Server]]:
-    """The service in a thread, by a real server with its own loop; a job waits for nobody."""
-    app = create_app(settings)
-    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=10)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}", server
-    finally:
-        app.state.streams.close()
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
 def service(settings: Settings) -> Iterator[str]:
     with served(settings.model_copy(update={"stream_seconds": 60.0})) as (url, _):
         yield url
-
-
-@pytest.fixture
-def begin(
-    add_dataset: Callable[..., str], client: Any, session: Callable[[], Session]
-) -> Callable[[], Claim]:
-    """A job that runs, as if a worker had taken it."""
-
-    def begun() -> Claim:
-        order = {"stage": "pretrain", "dataset_id": add_dataset(pictures(3)), "batch_size": 2}
-        job_id = UUID(client.post("/jobs", json=order).json()["id"])
-        with session() as opened, opened.begin():
-            held = leases.claim(opened, job_id, worker="w", lease_seconds=600)
-        assert held is not None
-        return held
-
-    return begun
-
-
-def step(session: Callable[[], Session], held: Claim, number: int) -> None:
-    with session() as opened, opened.begin():
-        record_progress(opened, held.job_id, held.token, progress={"step": number}, metrics=[])
-
-
-def end(session: Callable[[], Session], held: Claim) -> None:
-    with session() as opened, opened.begin():
-        assert fail(opened, held.job_id, held.token, code="SpecInvalid", detail="because")
 
 
 def parsed(block: str) -> Told | None:
@@ -111,6 +60,13 @@ def blocks(answer: httpx2.Response) -> Iterator[str]:
     for piece in answer.iter_text():
         *whole, rest = (rest + piece).split("\n\n")
         yield from whole
+
+
+@pytest.fixture
+def begin(
+    client: Any, add_dataset: Callable[..., str], session: Callable[[], Session]
+) -> Callable[[], Claim]:
+    return lambda: jobs_under_way.begin(client, add_dataset, session)
 
 
 def test_who_comes_again_with_the_last_id_has_missed_nothing(
