@@ -26,13 +26,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import numpy as np
 import psutil
 from PIL import Image
 
 from benchmarks.cells import versions
-from core.client import ServiceClient
+from core.client import ServiceClient, ServiceRefused
 from core.images.decoding import decode
 
 KINDS = {"small_png": (20_000, "png"), "jpeg_1mp": (2_000, "jpg")}
@@ -123,25 +122,23 @@ def _api_process(process: subprocess.Popen[bytes], port: int, url: str) -> int:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         for child in psutil.Process(process.pid).children(recursive=True):
-            # Ready also means that PyTorch is loaded, which takes time and memory of its own.
-            if {"uvicorn", str(port)} <= _words(child) and _is_ready(url):
+            words = _words(child)
+            if "uvicorn" in words and str(port) in words:
+                with ServiceClient(url) as client:
+                    try:
+                        client.ensure_dataset("warm-up")
+                    except ServiceRefused:
+                        break
                 return child.pid
         time.sleep(0.2)
     raise SystemExit("the service did not start")
 
 
-def _words(process: psutil.Process) -> set[str]:
+def _words(process: psutil.Process) -> list[str]:
     try:
-        return set(process.cmdline())
-    except psutil.NoSuchProcess:
-        return set()
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx2.get(f"{url}/readyz", timeout=5).is_success
-    except httpx2.TransportError:
-        return False
+        return process.cmdline()
+    except psutil.Error:  # it has ended meanwhile
+        return []
 
 
 def by_archive(url: str, folder: Path, scratch: Path, name: str) -> float:

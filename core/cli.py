@@ -20,10 +20,12 @@ from core.auth import DEFAULT_PROJECT, create_key, list_keys, revoke_key
 from core.config import Settings, load_settings
 from core.db.session import make_engine, session_factory, upgrade
 from core.demo.command import demo
+from core.doctor.command import doctor
 from core.embedded.commands import become
 from core.embedded.servers import with_running_database
 from core.embedded.service import run_service
 from core.errors import FewlabelsError
+from core.monitor.command import jobs
 from core.samples import write_samples
 from core.storage.store import open_store
 from core.upload.command import upload
@@ -37,7 +39,9 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+app.add_typer(jobs, name="jobs")
 app.command()(demo)
+app.command()(doctor)
 app.command()(upload)
 # Soft wrap: a URL, a path or a command that is copied from the screen must stay in one piece.
 out = Console(soft_wrap=True, highlight=False)

@@ -20,6 +20,8 @@ from core.jobs.outages import DATABASE_AWAY, outlast
 from core.jobs.service import confirm_cancelled, fail
 from core.telemetry import logger
 from worker.lease import LeaseKeeper
+from worker.logs import LogShipper
+from worker.metrics import ATTEMPT_SECONDS, ATTEMPTS
 
 log = logger(__name__)
 POLL_SECONDS = 0.2
@@ -68,8 +70,10 @@ def run(job_id: UUID, sessions: sessionmaker[Session], settings: Settings) -> No
         log.info("nothing to do: the job is not queued")
         return
     log.info("job started", attempt=held.attempt)
+    log_path = settings.data_dir / "logs" / "jobs" / f"{job_id}.log"
+    lines = LogShipper(held, log_path, sessions, settings)
     try:
-        process = _start(held, settings.data_dir / "logs" / "jobs" / f"{job_id}.log")
+        process = _start(held, log_path)
     except OSError as error:
         log.error("the job's process did not start", error=str(error))
         detail = f"the worker could not start the job's process: {error}"
@@ -77,13 +81,14 @@ def run(job_id: UUID, sessions: sessionmaker[Session], settings: Settings) -> No
             leases.record_crash(session, held, detail)
         return
     keeper = LeaseKeeper(held, sessions, lease_seconds=lease_seconds, claimed_at=claimed_at)
-    with keeper:
+    with keeper, lines:
         supervision = Supervision(held, keeper, settings, process)
         try:
             supervision.watch()
         finally:
             supervision.end_group()  # also what the child started and left behind
             process.wait()
+        lines.bring_rest()  # before the job may go to another worker
         supervision.settle(sessions)
 
 
@@ -136,6 +141,8 @@ class Supervision:
         """Write how the attempt ended, unless the child has written it."""
         code = self._process.returncode
         log.info("job process ended", exit_code=code, asked=self._reason or None)
+        ATTEMPTS.labels(self._outcome(code)).inc()
+        ATTEMPT_SECONDS.observe(time.monotonic() - self._started)
 
         def write() -> None:
             with sessions.begin() as session:
@@ -173,6 +180,11 @@ class Supervision:
         else:
             # 0 means that the child wrote the result; if it did not, this is a crash as well.
             leases.record_crash(session, self.held, "the process ended without a result")
+
+    def _outcome(self, code: int) -> str:
+        if self._reason:
+            return self._reason
+        return "completed" if code == 0 else "died"
 
     def _reason_to_stop(self) -> str:
         reasons = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from api.schemas.jobs import (
     JobPage,
     MetricsOut,
     SeriesOut,
+    TimeLeftOut,
 )
 from api.schemas.text import Text
 from core.db.models import Job
@@ -41,6 +42,9 @@ from core.errors import (
 )
 from core.jobs import service
 from core.jobs.reports import report_of_job
+from core.jobs.series import LEAST_POINTS, list_series
+from core.jobs.standing import queue_positions, time_left
+from core.jobs.states import JobState
 from core.jobs.submission import submit
 
 router = APIRouter(tags=["jobs"], route_class=GuardedRoute)
@@ -75,7 +79,7 @@ def create_job(
     jobs = submit(session, caller, body.model_dump(mode="json"), store=store, settings=settings)
     response.headers["Location"] = f"/jobs/{jobs[-1].id}"
     session.expire_all()
-    out = [_out(session, job) for job in jobs]
+    out = _all_out(session, jobs)
     return JobCreatedOut(**out[-1].model_dump(), jobs=out)
 
 
@@ -89,8 +93,7 @@ def list_jobs(
     page = service.list_jobs(
         session, caller, filters=wanted, cursor=filters.cursor, limit=filters.limit
     )
-    items = [_out(session, job) for job in page.items]
-    return JobPage(items=items, next_cursor=page.next_cursor)
+    return JobPage(items=_all_out(session, page.items), next_cursor=page.next_cursor)
 
 
 @router.get("/jobs/{job_id}", responses=responses(JobNotFound), summary="Where a job stands")
@@ -106,14 +109,19 @@ def get_metrics(
     session: SessionDep,
     caller: ReadCaller,
     name: Annotated[Text | None, Query(description="Only this series.")] = None,
+    points: Annotated[
+        int | None,
+        Query(
+            ge=LEAST_POINTS,
+            le=100_000,
+            description="Most points of a series: the first, the last, and the lowest and "
+            "highest of equal parts between. Without it all.",
+        ),
+    ] = None,
 ) -> MetricsOut:
     job = service.get_job(session, caller, job_id)
-    rows = service.list_metrics(session, job, name=name)
-    series = []
-    for series_name, group in itertools.groupby(rows, key=lambda row: row.name):
-        points = list(group)
-        steps, values = [p.step for p in points], [p.value for p in points]
-        series.append(SeriesOut(name=series_name, steps=steps, values=values))
+    found = list_series(session, job, name=name, points=points)
+    series = [SeriesOut(name=one.name, steps=one.steps, values=one.values) for one in found]
     return MetricsOut(job_id=job.id, series=series)
 
 
@@ -140,7 +148,19 @@ def retry_job(
 
 
 def _out(session: Session, job: Job) -> JobOut:
+    return _all_out(session, [job])[0]
+
+
+def _all_out(session: Session, jobs: Sequence[Job]) -> list[JobOut]:
+    queued = [job.id for job in jobs if job.state == JobState.QUEUED]
+    positions = queue_positions(session, queued)
+    return [_as_out(session, job, positions.get(job.id)) for job in jobs]
+
+
+def _as_out(session: Session, job: Job, position: int | None) -> JobOut:
     failed = job.error_code is not None
+    model_id = service.job_model_id(session, job.id)
+    left = time_left(job)
     return JobOut(
         id=job.id,
         stage=job.stage,
@@ -149,12 +169,14 @@ def _out(session: Session, job: Job) -> JobOut:
         snapshot_id=job.snapshot_id,
         pipeline_id=job.pipeline_id,
         needs=job.needs_id,
-        model_id=service.job_model_id(session, job.id),
+        model_id=model_id,
         attempt=job.attempt,
         max_attempts=job.max_attempts,
+        queue_position=position,
         spec=job.spec,
         plan=job.plan,
         progress=job.progress,
+        time_left=left and TimeLeftOut(seconds=left.seconds, estimated_from=left.estimated_from),
         result=report_of_job(session, job.id, job.stage),
         error=JobErrorOut(code=job.error_code or "", detail=job.error_detail or "")
         if failed
@@ -162,4 +184,19 @@ def _out(session: Session, job: Job) -> JobOut:
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
+        links=_links(job, model_id),
     )
+
+
+def _links(job: Job, model_id: UUID | None) -> dict[str, str]:
+    own = f"/jobs/{job.id}"
+    links = {name: f"{own}/{name}" for name in ("events", "logs", "metrics")}
+    if model_id is not None:
+        links["model"] = f"/models/{model_id}"
+    if job.snapshot_id is not None:
+        links["snapshot"] = f"/snapshots/{job.snapshot_id}"
+    if job.dataset_id is not None:
+        links["dataset"] = f"/datasets/{job.dataset_id}"
+    if job.needs_id is not None:
+        links["needs"] = f"/jobs/{job.needs_id}"
+    return {"self": own, **links}

@@ -180,6 +180,17 @@ class JobErrorOut(BaseModel):
     detail: str
 
 
+class TimeLeftOut(BaseModel):
+    """How long a job will still train."""
+
+    seconds: float
+    estimated_from: str = Field(
+        description="How it was estimated: `recent pace` (the steps that are left, at the mean of "
+        "the last 50) or `budget` (what is left of `budget_minutes`). What comes after training, "
+        "measuring and storing, is not in it."
+    )
+
+
 class JobOut(BaseModel):
     """A job."""
 
@@ -193,6 +204,10 @@ class JobOut(BaseModel):
     model_id: UUID | None = Field(description="What the job made.")
     attempt: int
     max_attempts: int
+    queue_position: int | None = Field(
+        default=None,
+        description="Of a queued job: 1 is the oldest that no worker has taken yet.",
+    )
     spec: dict[str, Any] = Field(description="What was asked.")
     plan: dict[str, Any] = Field(
         description="What it was resolved to. `epochs` and `steps` are null where "
@@ -208,6 +223,9 @@ class JobOut(BaseModel):
         "pretrain job also `chance_loss` and, from the last look at the encoder, `knn_accuracy` "
         "with `knn_chance` where there are labels, `rankme`, `alignment`, `uniformity`."
     )
+    time_left: TimeLeftOut | None = Field(
+        default=None, description="Of a running job, once it can be told."
+    )
     result: dict[str, Any] | None = Field(
         default=None, description="What an embed or evaluate job found out, once it has succeeded."
     )
@@ -215,6 +233,11 @@ class JobOut(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    links: dict[str, str] = Field(
+        default_factory=dict,
+        description="Paths: `self`, `events`, `logs`, `metrics`, and `model`, `snapshot`, "
+        "`dataset`, `needs` where there are such.",
+    )
 
 
 class JobCreatedOut(JobOut):

@@ -1,5 +1,6 @@
 """A thin client of the public HTTP API."""
 
+from core.client.events import Told
 from core.client.records import Job, Labelled, Line, Model, Prediction, Upload
 from core.client.service import ServiceClient, ServiceRefused, ServiceUnreachable
 
@@ -12,5 +13,6 @@ __all__ = [
     "ServiceClient",
     "ServiceRefused",
     "ServiceUnreachable",
+    "Told",
     "Upload",
 ]

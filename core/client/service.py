@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import httpx2
 
+from core.client.events import Told, told_in
 from core.client.records import Job, Labelled, Line, Model, Prediction, Upload
 from core.errors import Unavailable
 
@@ -18,6 +19,8 @@ CONNECT_SECONDS = 10.0
 # An archive is answered once all of its images are verified and stored.
 ANSWER_SECONDS = 900.0
 BUSY_ATTEMPTS = 20
+# A quiet event stream has a comment every 15 seconds: one that is silent for longer is dead.
+STREAM_SECONDS = 40.0
 BUSY = frozenset(
     {httpx2.codes.BAD_GATEWAY, httpx2.codes.SERVICE_UNAVAILABLE, httpx2.codes.GATEWAY_TIMEOUT}
 )
@@ -124,6 +127,39 @@ class ServiceClient:
     def job(self, job_id: str) -> Job:
         """A job as it stands."""
         return _job(self._call("GET", f"/jobs/{job_id}"))
+
+    def jobs(self, **filters: Any) -> list[Job]:
+        """The newest jobs, of this `state`, `stage` or `dataset_id`; `limit` says how many."""
+        return [_job(entry) for entry in self._call("GET", "/jobs", params=filters)["items"]]
+
+    def series(self, job_id: str, name: str, *, points: int) -> list[tuple[int, float]]:
+        """Steps and values of a series of a job, at most so many that show the same curve."""
+        asked = {"name": name, "points": points}
+        found = self._call("GET", f"/jobs/{job_id}/metrics", params=asked)["series"]
+        return list(zip(found[0]["steps"], found[0]["values"], strict=True)) if found else []
+
+    def events(self, job_id: str, *, after: str | None = None) -> Iterator[Told]:
+        """What happens to a job, until the stream closes; `end` is the last word.
+
+        Raises:
+            ServiceUnreachable: The connection broke, or the service has no room for a stream;
+                come again with the last id as `after`.
+        """
+        path = f"/jobs/{job_id}/events"
+        headers = {} if after is None else {"Last-Event-ID": after}
+        timeout = httpx2.Timeout(STREAM_SECONDS, connect=CONNECT_SECONDS)
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+                if response.is_error:
+                    response.read()
+                    full = response.status_code == httpx2.codes.TOO_MANY_REQUESTS
+                    later = full or response.status_code in BUSY
+                    kind = ServiceUnreachable if later else ServiceRefused
+                    raise kind(f"GET {path}: {_detail(response)}")
+                yield from told_in(response.iter_lines())
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            said = str(error) or type(error).__name__
+            raise ServiceUnreachable(f"the service at {self.url} broke off: {said}") from None
 
     def cancel(self, job_id: str) -> None:
         """Stop a job that has not ended."""

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from core.config import Settings, child_environment, required
 from core.errors import ConfigurationInvalid
+from core.exposition import shared_environment
 from core.jobs.queue import IMPORTS_QUEUE, JOBS_QUEUE, SWEEPS_QUEUE
 
 API_DRAIN_SECONDS = 5
@@ -38,6 +39,15 @@ def api_command(settings: Settings) -> list[str]:
         *level,
         *processes,
     ]
+
+
+def api_environment(settings: Settings) -> dict[str, str]:
+    """The environment of the HTTP server's processes."""
+    environment = {**child_environment(settings), **shared_environment(settings)}
+    # Decoding and forward threads would each keep a heap of their own: hundreds of MB that are
+    # never given back.
+    environment.setdefault("MALLOC_ARENA_MAX", "2")
+    return environment
 
 
 def worker_command(settings: Settings) -> list[str]:
@@ -76,6 +86,7 @@ def become(name: str, settings: Settings) -> NoReturn:
         raise ConfigurationInvalid(
             f"FEWLABELS_DATA_DIR: {settings.data_dir} cannot be written ({error.strerror})"
         ) from error
+    environment = api_environment(settings) if name == "api" else child_environment(settings)
     command = {
         "api": lambda: api_command(settings),
         "worker": lambda: worker_command(settings),
@@ -83,7 +94,7 @@ def become(name: str, settings: Settings) -> NoReturn:
     }[name]()
     # Celery and uvicorn look into the working folder first; run/ holds nothing to import.
     os.chdir(run)
-    os.execve(command[0], command, child_environment(settings))
+    os.execve(command[0], command, environment)
 
 
 def _celery_worker(settings: Settings) -> list[str]:

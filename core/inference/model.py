@@ -71,7 +71,8 @@ class LoadedModel:
 
 def eager(source: ModelSource, preprocessing: Preprocessing, device: str) -> Run:
     """The model run by PyTorch as it was trained."""
-    module: nn.Module = Architecture.from_dict(source.manifest["architecture"]).build()
+    with torch.device("meta"):  # no memory and no numbers for weights that the file replaces
+        module: nn.Module = Architecture.from_dict(source.manifest["architecture"]).build()
     # The cached file is replaced, never written into: processes share its pages.
     load_weights(module, source.fetch(WEIGHTS), mapped=True)
     module = module.eval().to(device)

@@ -125,14 +125,6 @@ def job_model_id(session: Session, job_id: UUID) -> UUID | None:
     return session.scalar(select(Model.id).where(Model.job_id == job_id))
 
 
-def list_metrics(session: Session, job: Job, *, name: str | None) -> list[JobMetric]:
-    """The series of a job in the order of their steps."""
-    statement = select(JobMetric).where(JobMetric.job_id == job.id)
-    if name is not None:
-        statement = statement.where(JobMetric.name == name)
-    return list(session.scalars(statement.order_by(JobMetric.name, JobMetric.step)))
-
-
 def cancel_job(session: Session, caller: Caller, job_id: UUID) -> Job:
     """Stop a job: at once when it has not started, else as soon as its worker notices.
 

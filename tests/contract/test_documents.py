@@ -21,8 +21,20 @@ ROOT = Path(__file__).parents[2]
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 DEPENDENCIES = ROOT / "docs" / "dependencies.md"
 SECURITY = ROOT / "docs" / "security.md"
-CLIENTS = {"FEWLABELS_API_KEY"}  # read by commands that call a service, not by the service
-DOCS = ("benchmarks", "benchmarks-crops", "data", "images", "learning", "search", "webhooks")
+CLIENTS = {
+    "FEWLABELS_URL",
+    "FEWLABELS_API_KEY",
+}  # read by commands that call a service, not by the service
+DOCS = (
+    "benchmarks",
+    "benchmarks-crops",
+    "data",
+    "images",
+    "learning",
+    "search",
+    "watching",
+    "webhooks",
+)
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
     *(ROOT / "docs" / f"{name}.md" for name in DOCS),

@@ -20,7 +20,9 @@ ENTRY_POINTS = {
     "core.cli",
     "core.client",
     "core.demo",
+    "core.doctor",
     "core.embedded",
+    "core.monitor",
     "core.samples",
     "core.upload",
 }
@@ -32,6 +34,7 @@ SETTINGS = {
     "core.objects",
     "core.outbound",
     "core.serving",
+    "core.watching",
 }
 # What a package may import of this project besides itself: the table of the design.
 ALLOWED: dict[str, set[str]] = {
@@ -41,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "core.exposure": set(),
     "core.learning": set(),
     "core.telemetry": FACTS,
+    "core.exposition": FACTS | {"core.telemetry"},
     "core.storage": FACTS,
     "core.db": FACTS,
     "core.auth": DATA,

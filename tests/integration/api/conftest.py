@@ -34,6 +34,7 @@ LIMITS = {
     "max_classes": 20,
     "max_labels_per_request": 400,
     "max_webhooks": 1000,
+    "stream_seconds": 1.0,
     "key_cache_seconds": 0.0,
     "device": "cpu",
     "log_format": "json",

@@ -139,6 +139,8 @@ def test_dataset_stays_while_a_job_needs_it(client: TestClient, add_dataset: Add
     job = made.json()
     assert made.headers["location"] == f"/jobs/{job['id']}"
     assert (job["state"], job["plan"]["batch_size"]) == ("queued", 2)
+    assert client.get(job["links"]["snapshot"]).json()["id"] == job["snapshot_id"]
+    assert "model" not in job["links"]
     assert_problem(client.delete(f"/datasets/{dataset_id}"), 409, "1 unfinished job")
     assert client.post(f"/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
     assert client.post(f"/jobs/{job['id']}/cancel").json()["state"] == "cancelled"

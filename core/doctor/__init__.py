@@ -1,0 +1,1 @@
+"""`fewlabels doctor`: what is not as it must be, and what to do about it."""

@@ -1,0 +1,1 @@
+"""`fewlabels jobs`: list jobs, and follow one until it ends."""
