@@ -59,19 +59,21 @@ async def asked_of(request: Request, body: type[BodyT], caller: Caller) -> Asked
     """What a request asks: JSON, a form, or one raw image, whose options are in the query.
 
     Raises:
-        RequestInvalid: The form is broken, or has no file.
+        RequestInvalid: The form is broken, or has no file, or options are beside it in the query.
         TooManyImages: More than one request may have.
         Forbidden: Stored images are meant, and the key may not read them.
     """
     settings: Settings = request.app.state.settings
     kind = media_type(request)
     if kind == MULTIPART:
+        _require_no_options(request, body)
         return await _of_form(request, body)
     if kind.startswith("image/") or kind == "application/octet-stream":
         query = request.query_params
         options = {name: query[name] for name in _options(body) if name in query}
         parsed = _validated(body, {**options, "images": [SENT_BESIDE]})
         return Asked(parsed, [Sent(await request.body())])
+    _require_no_options(request, body)
     parsed = _validated(body, await request.body())
     if parsed.image_ids is not None:
         check_count(len(parsed.image_ids), settings)
@@ -81,6 +83,15 @@ async def asked_of(request: Request, body: type[BodyT], caller: Caller) -> Asked
     images = parsed.images or []
     check_count(len(images), settings)
     return Asked(parsed, [Sent(from_base64(text, index)) for index, text in enumerate(images)])
+
+
+def _require_no_options(request: Request, body: type[ImagesIn]) -> None:
+    # They would do nothing, and nobody would see that.
+    if found := [name for name in _options(body) if name in request.query_params]:
+        raise RequestInvalid(
+            f"{found[0]}: found in the query, which has the options of a body that is one raw "
+            "image; with JSON or a form they are fields of the body"
+        )
 
 
 def body_of(model: type[ImagesIn]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, func, literal, select, update
+from sqlalchemy import delete, func, literal, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -225,6 +225,9 @@ def _count(session: Session, import_id: UUID, lines: Sequence[ReportLine]) -> No
 
 def _image_ids(session: Session, dataset_id: UUID, hashes: Sequence[str]) -> dict[str, UUID]:
     asked = rows_of(sha256=("text", hashes))
-    statement = select(Image.sha256, Image.id).join(asked, asked.c.sha256 == Image.sha256)
-    rows = session.execute(statement.where(Image.dataset_id == dataset_id))
+    # Looked up one by one: a join may read all images of the dataset, a million of them for each
+    # chunk, where the database's statistics do not know yet how many there are.
+    one = select(Image.id).where(Image.dataset_id == dataset_id, Image.sha256 == asked.c.sha256)
+    found = one.limit(1).lateral("found")
+    rows = session.execute(select(asked.c.sha256, found.c.id).join(found, true()))
     return {row.sha256: row.id for row in rows}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +24,6 @@ PART_BYTES = 16 * 2**20
 LABEL_LINES = 5_000
 # A part is small: a line that is silent for longer is dead, and the part is sent again.
 ANSWER_SECONDS = 120.0
-SHOWN_LINES = 10
 INTERRUPTED_CODE = 130
 
 KeyOption = Annotated[
@@ -63,8 +62,11 @@ def upload(  # noqa: PLR0913 — each argument is an option of the command
     """
     out = Console(soft_wrap=True, highlight=False)
     total = Total()
-    with exit_codes(out, total), _client(url, api_key) as client:
+    with exit_codes(out, total), _client(url, api_key) as client, ExitStack() as files:
         _check(folder, labels)
+        if report is not None:
+            lines = files.enter_context(report.open("w", encoding="utf-8"))
+            total.tell = lambda line: lines.write(f"{_json(line)}\n")
         made = insist(lambda: client.ensure_dataset(dataset), patience, threading.Event())
         destination = Destination(client, made, patience, class_folders)
         _send_folder(destination, folder, out, total, parallel=parallel)
@@ -115,7 +117,7 @@ def _send_labels(destination: Destination, path: Path, total: Total) -> None:
         text = "".join([header, *lines])
         answer = destination.insist(lambda: client.label_csv(dataset_id, text))  # noqa: B023
         total.labelled += answer.labelled
-        total.lines += answer.lines
+        total.refuse(answer.lines)
 
 
 def _csv_parts(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -133,16 +135,14 @@ def _csv_parts(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _tell(out: Console, total: Total, report: Path | None) -> None:
     there = f"{total.added:,} added, {total.present:,} were there"
-    out.print(f"  {there}, {len(total.lines):,} refused", markup=False)
+    out.print(f"  {there}, {total.refused:,} refused", markup=False)
     if total.labelled:
         out.print(f"  {total.labelled:,} labels set", markup=False)
-    for line in total.lines[:SHOWN_LINES]:
+    for line in total.lines:
         out.print(f"  {line.file}: {line.detail}", style="yellow", markup=False)
     if report is not None:
-        report.write_text("".join(f"{_json(line)}\n" for line in total.lines))
-        out.print(f"  all {len(total.lines):,} refusals: {report}", style="dim", markup=False)
-    elif len(total.lines) > SHOWN_LINES:
-        more = len(total.lines) - SHOWN_LINES
+        out.print(f"  all {total.refused:,} refusals: {report}", style="dim", markup=False)
+    elif more := total.refused - len(total.lines):
         out.print(f"  … and {more:,} more; --report FILE has all", style="yellow", markup=False)
 
 

@@ -22,6 +22,7 @@ BLOCK = tarfile.BLOCKSIZE
 PIECE_BYTES = 256 * 1024
 # The service takes 32 MiB unless it is told otherwise; what is sent lies in memory.
 MAX_FILE_BYTES = 64 * 2**20
+SHOWN_LINES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,26 @@ class Sent:
 
 @dataclass(slots=True)
 class Total:
-    """What became of all parts so far."""
+    """What became of all parts so far; `lines` are the first of `refused` ones.
+
+    All of them go to `tell` as they come: a folder may have a million files that are no images.
+    """
 
     files: int = 0
     byte_count: int = 0
     added: int = 0
     present: int = 0
     labelled: int = 0
+    refused: int = 0
     lines: list[Line] = field(default_factory=list)
+    tell: Callable[[Line], object] = field(default=lambda _: None)
+
+    def refuse(self, lines: Sequence[Line]) -> None:
+        """Count what was refused."""
+        self.refused += len(lines)
+        self.lines += lines[: SHOWN_LINES - len(self.lines)]
+        for line in lines:
+            self.tell(line)
 
     def take(self, sent: Sent) -> None:
         """Count a part."""
@@ -54,7 +67,7 @@ class Total:
         self.added += sent.added
         self.present += sent.present
         self.labelled += sent.labelled
-        self.lines += sent.lines
+        self.refuse(sent.lines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,3 +99,15 @@ def test_wrong_number_of_form_files(
 def test_encoder_does_not_predict(client: TestClient, encoder: UUID) -> None:
     answer = client.post("/predict", json={"model": str(encoder), "images": [BASE64]})
     assert_problem(answer, 422, "of the kind encoder.*needs a classifier")
+
+
+@pytest.mark.parametrize("as_form", [False, True])
+def test_options_beside_the_body_are_not_ignored(
+    client: TestClient, classifier: UUID, as_form: bool
+) -> None:
+    fields = {"model": str(classifier)}
+    if as_form:
+        answer = client.post("/predict?top_k=1", data=fields, files={"files": ("a.png", GOOD)})
+    else:
+        answer = client.post("/predict?top_k=1", json={**fields, "images": [BASE64]})
+    assert_problem(answer, 400, "top_k: found in the query, .* fields of the body")
