@@ -21,7 +21,7 @@ from core.jobs.service import confirm_cancelled, fail
 from core.telemetry import logger
 from worker.lease import LeaseKeeper
 from worker.logs import LogShipper
-from worker.metrics import ATTEMPT_SECONDS, ATTEMPTS
+from worker.metrics import ATTEMPT_SECONDS, note_end
 
 log = logger(__name__)
 POLL_SECONDS = 0.2
@@ -141,7 +141,7 @@ class Supervision:
         """Write how the attempt ended, unless the child has written it."""
         code = self._process.returncode
         log.info("job process ended", exit_code=code, asked=self._reason or None)
-        ATTEMPTS.labels(self._outcome(code)).inc()
+        note_end(code, self._reason, lost=self._reason == LOST)
         ATTEMPT_SECONDS.observe(time.monotonic() - self._started)
 
         def write() -> None:
@@ -180,11 +180,6 @@ class Supervision:
         else:
             # 0 means that the child wrote the result; if it did not, this is a crash as well.
             leases.record_crash(session, self.held, "the process ended without a result")
-
-    def _outcome(self, code: int) -> str:
-        if self._reason:
-            return self._reason
-        return "completed" if code == 0 else "died"
 
     def _reason_to_stop(self) -> str:
         reasons = {

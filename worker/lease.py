@@ -15,7 +15,6 @@ from core.jobs.leases import Claim
 from core.jobs.outages import DATABASE_AWAY
 from core.jobs.states import JobState
 from core.telemetry import logger
-from worker.metrics import LEASES_LOST
 
 log = logger(__name__)
 RENEW_SECONDS = 1.0  # often, so that a cancel is felt within a second
@@ -73,7 +72,6 @@ class LeaseKeeper:
                     state = leases.renew(session, self._held, lease_seconds=seconds)
             except LeaseLost:
                 self.lost = True
-                LEASES_LOST.inc()
                 return
             except DATABASE_AWAY as error:
                 log.warning("the lease was not renewed", error=str(error))

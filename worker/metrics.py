@@ -32,7 +32,7 @@ ATTEMPT_SECONDS = Histogram(
 )
 LEASES_LOST = Counter(
     "fewlabels_worker_leases_lost_total",
-    "Leases that another worker took, or that ended with the job",
+    "Jobs that another worker has taken over",
     registry=REGISTRY,
 )
 LEASES_EXPIRED = Counter(
@@ -40,6 +40,18 @@ LEASES_EXPIRED = Counter(
     "Jobs that the sweep took from silent workers",
     registry=REGISTRY,
 )
+
+
+def note_end(code: int, reason: str, *, lost: bool) -> None:
+    """Count an attempt by how its process ended, and why it was asked to."""
+    # 0 is an end that the process has written itself. The lease is over with it, so that the
+    # keeper may find it lost in the same moment: nobody has taken the job.
+    if code == 0:
+        outcome = "completed"
+    else:
+        outcome = reason or "died"
+        LEASES_LOST.inc(int(lost))
+    ATTEMPTS.labels(outcome).inc()
 
 
 class GpuMemory(Collector):
