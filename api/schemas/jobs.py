@@ -180,6 +180,19 @@ class JobErrorOut(BaseModel):
     detail: str
 
 
+class RetryIn(StrictBody):
+    """Where a retried job starts."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"from": "checkpoint"}})
+
+    from_: Literal["checkpoint", "beginning"] = Field(
+        default="checkpoint",
+        alias="from",
+        description="`checkpoint`: where the job came to, if a checkpoint was kept. `beginning`: "
+        "as if it had never run.",
+    )
+
+
 class JobOut(BaseModel):
     """A job."""
 

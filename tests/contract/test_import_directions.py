@@ -31,6 +31,7 @@ SETTINGS = {
     "core.indexes",
     "core.objects",
     "core.outbound",
+    "core.scheduling",
     "core.serving",
     "core.watching",
 }
@@ -53,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "core.datasets": DATA | {"core.blobs", "core.images", "core.auth"},
     "core.jobs": DATA - {"core.storage"}
     | {
+        "core.blobs",
         "core.datasets",
         "core.auth",
         "core.quota",
