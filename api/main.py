@@ -22,6 +22,7 @@ from api.errors import Problem
 from api.examples import with_own_names
 from api.exposure import LoopbackOnly, refuse_open_address
 from api.headers import allow_origins
+from api.inbound import Inbound
 from api.lookup import Lookup
 from api.middleware import RequestContext
 from api.openapi import document
@@ -103,6 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.decoders = DecodePool.from_settings(settings)
     app.state.queue = CeleryQueue(make_celery(settings))
     app.state.lookup = Lookup(app.state.sessions, app.state.store, settings)
+    app.state.inbound = Inbound(settings)
     app.state.pinned = pinned.PinnedModels(app.state.sessions, app.state.store, settings)
     outbox.install(app.state.sessions, app.state.queue)
     errors.install(app)

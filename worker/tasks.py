@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core import blobs
 from core.config import process_settings
+from core.datasets import removal
 from core.db.session import make_engine, session_factory
 from core.direct import orders, uploads
 from core.direct.run import Work, run
@@ -27,6 +28,7 @@ from worker import child
 from worker.celery_app import app
 
 log = logger(__name__)
+REMOVAL_SECONDS = 5.0  # of a sweep, so that what else it does is not late
 
 
 @lru_cache(maxsize=1)
@@ -70,10 +72,11 @@ def sweep() -> None:
         checkpoints.sweep(session, keep=timedelta(hours=process_settings().checkpoint_hours))
         forget_events(session, hours=process_settings().event_hours)
     _deliverer().wake()
+    removed = removal.sweep(_sessions(), seconds=REMOVAL_SECONDS)
     deleted = blobs.sweep(_sessions(), _store(), grace=_grace(), made_from=thumbnail_keys)
     cleared = uploads.sweep(_sessions(), _place())
-    if deleted or cleared:
-        log.info("swept", blobs_deleted=deleted, uploads_cleared=cleared)
+    if removed or deleted or cleared:
+        log.info("swept", images_removed=removed, blobs_deleted=deleted, uploads_cleared=cleared)
 
 
 @lru_cache(maxsize=1)

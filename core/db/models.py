@@ -76,7 +76,10 @@ class Dataset(Table):
     )
 
     id: Mapped[UUID] = primary_id()
-    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    # None of one that was deleted and waits for the sweep; who asks in a project never sees that.
+    project_id: Mapped[UUID] = mapped_column(
+        ForeignKey("projects.id", ondelete="CASCADE"), nullable=True
+    )
     name: Mapped[str]
     test_fraction: Mapped[float]
     validation_fraction: Mapped[float]
