@@ -130,7 +130,7 @@ def cancel_job(job_id: UUID, session: SessionDep, caller: WriteCaller) -> JobOut
 @router.post(
     "/jobs/{job_id}/retry",
     status_code=202,
-    responses=responses(JobNotFound, JobNotRetryable, TooManyJobs),
+    responses=responses(JobNotFound, JobNotRetryable, TooManyJobs, BodyTooLarge),
     summary="Run a failed, crashed or cancelled job again, and what waited on it",
 )
 def retry_job(
