@@ -21,10 +21,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.db.arrays import rows_of
 from core.db.imports import LooseBlob
 from core.db.models import Image, Model, Snapshot
+from core.db.scheduling import JobCheckpoint
 from core.storage.store import BlobStore
 
 PART = 500
-IMAGES, SNAPSHOTS, MODELS = NAMESPACES = ("images", "snapshots", "models")
+CHECKPOINTS = "checkpoints"
+IMAGES, SNAPSHOTS, MODELS, _ = NAMESPACES = ("images", "snapshots", "models", CHECKPOINTS)
 
 
 def mark(session: Session, keys: Iterable[str]) -> None:
@@ -86,6 +88,22 @@ def sweep(
     return len(loose)
 
 
+def discard(sessions: sessionmaker[Session], store: BlobStore, keys: Collection[str]) -> None:
+    """Delete marked bytes without waiting: nobody but the caller ever writes the same ones.
+
+    What somebody else sweeps right now, or what a row refers to, is left.
+
+    Raises:
+        StoreUnavailable: They keep their marks, so that the sweep deletes them.
+    """
+    held = select(LooseBlob.key).where(LooseBlob.key.in_(keys)).with_for_update(skip_locked=True)
+    with sessions.begin() as session:
+        marked = list(session.scalars(held))
+        for key in unused(session, marked):
+            store.delete(key)
+        unmark(session, marked)
+
+
 def orphans(sessions: sessionmaker[Session], store: BlobStore) -> Iterator[str]:
     """All keys of the store that no row refers to, marked or not."""
     for namespace in NAMESPACES:
@@ -123,6 +141,7 @@ def unused(session: Session, keys: Collection[str]) -> list[str]:
         IMAGES: _used_images(session, digests[IMAGES]),
         SNAPSHOTS: _used_snapshots(session, digests[SNAPSHOTS]),
         MODELS: _used_files(session) if digests[MODELS] else set(),
+        CHECKPOINTS: _used_checkpoints(session, digests[CHECKPOINTS]),
     }
     return [key for key in keys if key.partition("/")[2] not in used[key.partition("/")[0]]]
 
@@ -136,6 +155,11 @@ def _used_snapshots(session: Session, digests: set[str]) -> set[str]:
     learned = Model.manifest["snapshot_sha256"].astext
     rows = select(Snapshot.digest).where(Snapshot.digest.in_(digests))
     return set(session.scalars(rows.union(select(learned).where(learned.in_(digests)))))
+
+
+def _used_checkpoints(session: Session, digests: set[str]) -> set[str]:
+    rows = select(JobCheckpoint.sha256).where(JobCheckpoint.sha256.in_(digests))
+    return set(session.scalars(rows))
 
 
 def _used_files(session: Session) -> set[str]:

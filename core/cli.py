@@ -159,7 +159,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is there.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Find stored bytes that no image, snapshot or model refers to; the sweep deletes them."""
+    """Find stored bytes that nothing in the database refers to; the sweep deletes them."""
     with sentences():
         settings = with_running_database(load_settings(data_dir=data_dir))
         engine = make_engine(settings.sqlalchemy_url, pool_size=1)

@@ -16,6 +16,7 @@ from core.exposure import has_known_secret, is_loopback, is_remote
 from core.indexes import IndexSettings
 from core.objects import ObjectStoreSettings
 from core.outbound import OutboundSettings
+from core.scheduling import SchedulingSettings
 from core.serving import ServingSettings
 from core.watching import WatchSettings
 
@@ -25,6 +26,7 @@ class Settings(
     ObjectStoreSettings,
     IndexSettings,
     OutboundSettings,
+    SchedulingSettings,
     ServingSettings,
     WatchSettings,
 ):

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
-from core.errors import FewlabelsError, JobCancelled, LeaseLost
+from core.errors import FewlabelsError, JobCancelled, LeaseLost, StoreUnavailable
 from core.jobs import outbox
 from core.jobs.leases import Claim
 from core.jobs.outages import DATABASE_AWAY, outlast
@@ -26,7 +26,9 @@ from core.learning.encoders import WeightsUnavailable
 from core.learning.memory import keep_freed_memory
 from core.learning.trainer import Diverged, Stopped
 from core.stages import STAGES
-from core.stages.context import JobFacts, StageContext, load_facts
+from core.stages.context import StageContext
+from core.stages.facts import JobFacts, load_facts
+from core.stages.mirror import CheckpointMirror
 from core.stages.report import conclude
 from core.storage.store import open_store
 from core.telemetry import bound, configure_logging, logger
@@ -99,9 +101,21 @@ def _make_model(
         settings=settings,
         should_stop=stop,
     )
-    model_id = conclude(context, STAGES[facts.stage](context))
+    mirror = CheckpointMirror(held, context.checkpoint_dir, sessions=sessions, store=context.store)
+    outlast(mirror.restore, seconds=settings.lease_seconds, give_up=stop)
+    with mirror.copying():
+        model_id = conclude(context, STAGES[facts.stage](context))
+    _forget(mirror)
     shutil.rmtree(context.work_dir, ignore_errors=True)
     log.info("job succeeded", model_id=model_id and str(model_id))
+
+
+def _forget(mirror: CheckpointMirror) -> None:
+    try:
+        mirror.forget()
+    except (StoreUnavailable, OSError, *DATABASE_AWAY) as error:
+        # The job has ended well whatever becomes of them.
+        log.warning("checkpoints were not deleted; the sweep will", error=str(error))
 
 
 def describe(error: Exception) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from core.direct.stores import Place
 from core.idempotency import forget_answers
 from core.images import imports
 from core.images.thumbnails import thumbnail_keys
-from core.jobs import leases, outbox
+from core.jobs import checkpoints, leases, outbox
 from core.jobs.events import forget_events
 from core.jobs.logs import forget_lines
 from core.jobs.queue import IMPORTS_QUEUE, RUN_IMPORT, RUN_JOB, SWEEP, CeleryQueue
@@ -72,6 +72,7 @@ def sweep() -> None:
     with _sessions().begin() as session:
         forget_answers(session, hours=process_settings().idempotency_hours)
         forget(session, days=process_settings().webhook_days)
+        checkpoints.sweep(session, keep=timedelta(hours=process_settings().checkpoint_hours))
         forget_events(session, hours=process_settings().event_hours)
         forget_lines(session, days=process_settings().log_days)
     _deliverer().wake()

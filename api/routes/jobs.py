@@ -22,6 +22,7 @@ from api.schemas.jobs import (
     JobOut,
     JobPage,
     MetricsOut,
+    RetryIn,
     SeriesOut,
     TimeLeftOut,
 )
@@ -137,14 +138,24 @@ def cancel_job(job_id: UUID, session: SessionDep, caller: WriteCaller) -> JobOut
 @router.post(
     "/jobs/{job_id}/retry",
     status_code=202,
-    responses=responses(JobNotFound, JobNotRetryable, TooManyJobs),
+    responses=responses(JobNotFound, JobNotRetryable, TooManyJobs, BodyTooLarge),
     summary="Run a failed, crashed or cancelled job again, and what waited on it",
 )
 def retry_job(
-    job_id: UUID, session: SessionDep, caller: WriteCaller, settings: SettingsDep
+    job_id: UUID,
+    session: SessionDep,
+    caller: WriteCaller,
+    settings: SettingsDep,
+    body: Annotated[RetryIn | None, Body()] = None,
 ) -> JobOut:
-    most = settings.max_unfinished_jobs
-    return _out(session, service.retry_job(session, caller, job_id, most_unfinished=most))
+    job = service.retry_job(
+        session,
+        caller,
+        job_id,
+        most_unfinished=settings.max_unfinished_jobs,
+        from_beginning=body is not None and body.from_ == "beginning",
+    )
+    return _out(session, job)
 
 
 def _out(session: Session, job: Job) -> JobOut:

@@ -191,6 +191,19 @@ class TimeLeftOut(BaseModel):
     )
 
 
+class RetryIn(StrictBody):
+    """Where a retried job starts."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"from": "checkpoint"}})
+
+    from_: Literal["checkpoint", "beginning"] = Field(
+        default="checkpoint",
+        alias="from",
+        description="`checkpoint`: where the job came to, if a checkpoint was kept. `beginning`: "
+        "as if it had never run.",
+    )
+
+
 class JobOut(BaseModel):
     """A job."""
 

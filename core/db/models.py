@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 # Their tables are in the metadata.
 from core.db import answers, direct, events, imports, labelling, vectors, webhooks  # noqa: F401
+from core.db.scheduling import Scheduled, scheduling_rules
 from core.db.table import Json, Table, creation_time, name_length, primary_id
 
 
@@ -176,7 +177,7 @@ UNFINISHED = ("waiting", "queued", "running", "cancelling")
 _FINISHED = "('succeeded', 'failed', 'crashed', 'cancelled')"
 
 
-class Job(Table):
+class Job(Scheduled, Table):
     """One stage on one snapshot; its state, lease and fencing token are the truth."""
 
     __tablename__ = "jobs"
@@ -210,6 +211,7 @@ class Job(Table):
         ),
         CheckConstraint("state <> 'waiting' OR needs_id IS NOT NULL", name="waiting_has_need"),
         CheckConstraint("attempt BETWEEN 0 AND max_attempts", name="attempts"),
+        *scheduling_rules(),
     )
 
     id: Mapped[UUID] = primary_id()

@@ -23,7 +23,7 @@ from core.errors import (
     LeaseLost,
     SpecInvalid,
 )
-from core.jobs import outbox
+from core.jobs import checkpoints, outbox
 from core.jobs.chain import fail_dependants, first_state, retry_dependants, wake_dependants
 from core.jobs.states import FINISHED, RETRYABLE, JobState, move
 from core.quota import hold_project, require_job_room
@@ -147,8 +147,17 @@ def cancel_job(session: Session, caller: Caller, job_id: UUID) -> Job:
     return get_job(session, caller, job_id)
 
 
-def retry_job(session: Session, caller: Caller, job_id: UUID, *, most_unfinished: int = 0) -> Job:
+def retry_job(
+    session: Session,
+    caller: Caller,
+    job_id: UUID,
+    *,
+    most_unfinished: int = 0,
+    from_beginning: bool = False,
+) -> Job:
     """Run a job that failed, crashed or was cancelled again, and what waited on it.
+
+    It goes on from its last checkpoint if there is one, unless it is to start from the beginning.
 
     Raises:
         JobNotFound: There is none, or it is another project's.
@@ -173,7 +182,11 @@ def retry_job(session: Session, caller: Caller, job_id: UUID, *, most_unfinished
             "retry that job first"
         )
     require_job_room(session, caller.project_id, wanted=1, most=most_unfinished)
-    move(session, job_id, state, target, attempt=0, hinted_at=None, **_FRESH)
+    fresh: dict[str, Any] = {**_FRESH, "attempt": 0, "hinted_at": None, "not_before": None}
+    if from_beginning:
+        checkpoints.forget(session, [job_id])
+        fresh["beginning"] = Job.beginning + 1
+    move(session, job_id, state, target, **fresh)
     if target == JobState.QUEUED:
         outbox.hint(session, job_id)
     retry_dependants(session, job_id)

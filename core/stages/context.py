@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.config import Settings
 from core.datasets.cache import open_cache
-from core.datasets.snapshot import SnapshotItem, load_items, snapshot_of_job
-from core.db.models import Job, Model
+from core.datasets.snapshot import SnapshotItem, load_items
+from core.db.models import Model
 from core.errors import JobCancelled, ModelNotFound
 from core.jobs.leases import Claim
 from core.jobs.outages import DATABASE_AWAY
@@ -34,6 +33,7 @@ from core.learning.progress import Progress
 from core.learning.run import Run
 from core.registry.artifact import WEIGHTS
 from core.registry.service import source_of
+from core.stages.facts import JobFacts
 from core.stages.parent import ParentModel
 from core.storage.store import BlobStore
 from core.telemetry import logger
@@ -44,40 +44,6 @@ REPORT_SECONDS = 1.0
 # Of a look at the encoder: shown with the progress until the next one.
 PROBED = ("knn_accuracy", "knn_chance", "rankme", "alignment", "uniformity")
 Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class JobFacts:
-    """The job as it was when it was claimed."""
-
-    id: UUID
-    project_id: UUID
-    stage: str
-    plan: dict[str, Any]
-    model_id: UUID | None
-    needs_id: UUID | None
-    snapshot_digest: str
-    class_names: list[str]
-    dataset_id: UUID | None = None  # of an unfinished job never None
-
-
-def load_facts(session: Session, job_id: UUID) -> JobFacts:
-    """The facts of a claimed job."""
-    job = session.scalars(select(Job).where(Job.id == job_id)).one()
-    assert job.snapshot_id is not None  # held by a constraint while the job is unfinished
-    snapshot = snapshot_of_job(session, job.snapshot_id)
-    given = job.spec.get("model_id")
-    return JobFacts(
-        id=job.id,
-        project_id=job.project_id,
-        stage=job.stage,
-        plan=job.plan,
-        model_id=UUID(given) if given else None,
-        needs_id=job.needs_id,
-        snapshot_digest=snapshot.digest,
-        class_names=snapshot.class_names,
-        dataset_id=job.dataset_id,
-    )
 
 
 class StageContext:
@@ -109,14 +75,23 @@ class StageContext:
         """A folder of this job alone, which a later attempt on this machine finds again."""
         return self.settings.data_dir / "work" / str(self.job.id)
 
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Where training keeps its checkpoints, of this run of the job and of this version.
+
+        What another version left behind may not fit; what came before a retry from the beginning
+        is not wanted. Neither is resumed.
+        """
+        version = installed_version("fewlabels")
+        return self.work_dir / f"checkpoint-{version}-{self.job.beginning}"
+
     def run(self) -> Run:
         """Device, callbacks and checkpoints for the learning library."""
         return Run(
             device=self.device,
             on_step=self.report,
             should_stop=self.should_stop,
-            # Of this version: what another one left behind may not fit, and is not resumed.
-            checkpoint_dir=self.work_dir / f"checkpoint-{installed_version('fewlabels')}",
+            checkpoint_dir=self.checkpoint_dir,
             checkpoint_seconds=self.settings.checkpoint_seconds,
         )
 

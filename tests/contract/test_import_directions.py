@@ -33,6 +33,7 @@ SETTINGS = {
     "core.indexes",
     "core.objects",
     "core.outbound",
+    "core.scheduling",
     "core.serving",
     "core.watching",
 }
@@ -55,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "core.datasets": DATA | {"core.blobs", "core.images", "core.auth"},
     "core.jobs": DATA - {"core.storage"}
     | {
+        "core.blobs",
         "core.datasets",
         "core.auth",
         "core.quota",

@@ -147,10 +147,13 @@ def test_operation_ids_differ() -> None:
     assert len(ids) == len(set(ids))
 
 
+OPTIONAL_BODIES = {"post /jobs/{job_id}/retry"}
+
+
 @pytest.mark.parametrize("name", [n for n, o in OPERATIONS.items() if "requestBody" in o])
 def test_bodies_have_examples_that_hold(name: str) -> None:
     content = OPERATIONS[name]["requestBody"]["content"]
-    assert OPERATIONS[name]["requestBody"]["required"]
+    assert OPERATIONS[name]["requestBody"].get("required", False) != (name in OPTIONAL_BODIES)
     if "application/json" in content:
         examples = json_examples(OPERATIONS[name])
         assert examples

@@ -79,6 +79,8 @@ def bodies(name: str, world: World) -> tuple[dict[str, Any], dict[str, Any]]:
     good, other = call(name, world).body, call(name, world).body
     if name.endswith("/missing"):
         other = {"json": {"sha256": ["a" * 64]}}
+    if name.endswith("/retry"):
+        other = {"json": {"from": "beginning"}}
     if name == "post /webhooks":
         other = {"json": {"url": "https://example.com/other"}}
     if name.endswith("/evaluate"):

@@ -24,8 +24,9 @@ from core.jobs.plan import DataFacts, Parent, plan_distill
 from core.jobs.submission import submit
 from core.learning.augmentations import PRESETS
 from core.learning.classifier import Classifier
-from core.stages.context import StageContext, load_facts
+from core.stages.context import StageContext
 from core.stages.distill import config_of, run_distill, train_targets
+from core.stages.facts import load_facts
 from core.storage.store import BlobStore, open_store
 from tests.integration.job_engine import IMAGES, upload_digits
 from tests.jobs_database import fresh_database

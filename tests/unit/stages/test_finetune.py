@@ -22,7 +22,8 @@ from core.learning.classifier import Classifier
 from core.learning.finetuning import FinetuneConfig, network
 from core.learning.finetuning.supervised import train_supervised
 from core.stages.baseline import config_again
-from core.stages.context import StageContext, load_facts
+from core.stages.context import StageContext
+from core.stages.facts import load_facts
 from core.stages.finetune import run_finetune
 from core.stages.labelled import labelled_images
 from core.stages.outcome import publish

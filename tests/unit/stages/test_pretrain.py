@@ -20,7 +20,8 @@ from core.errors import ModelNotFound
 from core.jobs import leases
 from core.jobs.submission import submit
 from core.learning.encoders import IMAGENET_STATISTICS, Encoder
-from core.stages.context import StageContext, load_facts
+from core.stages.context import StageContext
+from core.stages.facts import load_facts
 from core.stages.outcome import publish
 from core.stages.pretrain import run_pretrain
 from core.storage.store import open_store

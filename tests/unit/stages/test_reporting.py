@@ -16,7 +16,8 @@ from core.db.session import make_engine, session_factory
 from core.errors import JobCancelled, LeaseLost
 from core.jobs import leases
 from core.learning.trainer import Progress
-from core.stages.context import StageContext, load_facts
+from core.stages.context import StageContext
+from core.stages.facts import load_facts
 from core.storage.store import open_store
 from tests.jobs_database import JobsDatabase, jobs_database
 
