@@ -16,8 +16,11 @@ from core import auth
 from core.db.models import Job, Model
 from core.learning.architecture import Architecture
 from core.learning.checkpoint import save_weights
+from core.learning.onnx_export import export_onnx
 from core.learning.preprocessing import Preprocessing
-from core.registry.artifact import WEIGHTS, ModelSource, publish_files, publish_manifest
+from core.learning.runtimes import Probe
+from core.learning.runtimes.eager import eager
+from core.registry.artifact import ONNX, WEIGHTS, ModelSource, publish_files, publish_manifest
 from core.storage.store import BlobStore
 
 SIDE = 16
@@ -32,6 +35,7 @@ def publish_tiny_model(
     channels: int = 3,
     hidden_dim: int | None = None,
     metrics: dict[str, Any] | None = None,
+    exported: bool = False,
 ) -> tuple[dict[str, Any], str]:
     """The manifest and its hash of a classifier of these classes, or of an encoder."""
     torch.manual_seed(seed)
@@ -49,10 +53,19 @@ def publish_tiny_model(
         std=(0.2, 0.25, 0.3)[:channels],
     )
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / WEIGHTS
-        save_weights(architecture.build(), weights)
-        files = publish_files(store, {WEIGHTS: weights})
+        paths = {WEIGHTS: Path(folder) / WEIGHTS}
+        module = architecture.build().eval()
+        save_weights(module, paths[WEIGHTS])
+        if exported:
+            paths[ONNX] = Path(folder) / ONNX
+            export_onnx(module, preprocessing, paths[ONNX], classes=classes)
+        files = publish_files(store, paths)
+    chosen: dict[str, Any] = {}
+    if exported:
+        probe = asdict(Probe.of(eager(module, preprocessing), preprocessing))
+        chosen = {"runtime": {"chosen": "onnxruntime", "probe": probe}}
     facts = {
+        **chosen,
         "kind": "classifier" if classes else "encoder",
         "architecture": architecture.to_dict(),
         "preprocessing": asdict(preprocessing),
@@ -71,9 +84,12 @@ def tiny_source(
     seed: int = 0,
     model_id: UUID | None = None,
     channels: int = 3,
+    exported: bool = False,
 ) -> ModelSource:
     """A tiny model that an engine can load."""
-    manifest, _ = publish_tiny_model(store, classes=classes, seed=seed, channels=channels)
+    manifest, _ = publish_tiny_model(
+        store, classes=classes, seed=seed, channels=channels, exported=exported
+    )
     return ModelSource(model_id or uuid4(), manifest, store, cache_folder)
 
 
@@ -84,9 +100,10 @@ def record_tiny_model(
     classes: tuple[str, ...] = (),
     seed: int = 0,
     project: str = "default",
+    exported: bool = False,
 ) -> UUID:
     """Puts a tiny model into a project, as if a job had made it; returns its id."""
-    manifest, digest = publish_tiny_model(store, classes=classes, seed=seed)
+    manifest, digest = publish_tiny_model(store, classes=classes, seed=seed, exported=exported)
     owner = auth.ensure_project(session, project)
     job = Job(
         id=uuid4(),

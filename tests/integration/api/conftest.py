@@ -123,10 +123,21 @@ def key(session: Callable[[], Session]) -> Callable[..., dict[str, str]]:
 def add_model(app: FastAPI, client: TestClient) -> Callable[..., UUID]:
     """Puts a tiny model into a project, as if a job had made it; returns its id."""
 
-    def add(*, classes: tuple[str, ...] = (), seed: int = 0, project: str = "default") -> UUID:
+    def add(
+        *,
+        classes: tuple[str, ...] = (),
+        seed: int = 0,
+        project: str = "default",
+        exported: bool = False,
+    ) -> UUID:
         with app.state.sessions.begin() as session:
             return record_tiny_model(
-                session, app.state.store, classes=classes, seed=seed, project=project
+                session,
+                app.state.store,
+                classes=classes,
+                seed=seed,
+                project=project,
+                exported=exported,
             )
 
     return add
