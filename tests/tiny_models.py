@@ -16,6 +16,7 @@ from core import auth
 from core.db.models import Job, Model
 from core.learning.architecture import Architecture
 from core.learning.checkpoint import save_weights
+from core.learning.classifier import Classifier
 from core.learning.onnx_export import export_onnx
 from core.learning.preprocessing import Preprocessing
 from core.learning.runtimes import Probe
@@ -55,6 +56,9 @@ def publish_tiny_model(
     with tempfile.TemporaryDirectory() as folder:
         paths = {WEIGHTS: Path(folder) / WEIGHTS}
         module = architecture.build().eval()
+        if exported and isinstance(module, Classifier):
+            # A head begins with zeros: all its answers would be the same.
+            torch.nn.init.normal_(module.head.weight)
         save_weights(module, paths[WEIGHTS])
         if exported:
             paths[ONNX] = Path(folder) / ONNX

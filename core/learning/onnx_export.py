@@ -121,7 +121,7 @@ def described(preprocessing: Preprocessing, classes: Sequence[str]) -> Mapping[s
         "classes": list(classes),
     }
     return {
-        **{name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()},
+        "facts": json.dumps(facts, ensure_ascii=False),
         "canvas": "turn by the EXIF orientation; RGB; the centre square; resize it to image_size, "
         "bilinear with antialiasing; BT.601 luma if channels is 1; uint8. The graph divides by "
         "255, subtracts mean and divides by std",

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from core.datasets.snapshot import SnapshotItem
@@ -73,4 +74,5 @@ def _real_images(context: StageContext, preprocessing: Preprocessing) -> Pixels:
     items: Sequence[SnapshotItem] = context.items()
     items = [item for item in items if item.split != "test"] or items
     step = max(1, len(items) // COMPARED_IMAGES)
-    return context.canvases(items[::step][:COMPARED_IMAGES], preprocessing)
+    # In memory: PyTorch does not like arrays that may not be written to.
+    return np.array(context.canvases(items[::step][:COMPARED_IMAGES], preprocessing))

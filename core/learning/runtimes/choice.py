@@ -78,8 +78,9 @@ def choose(
     refused: dict[str, str] = {}
     for name, make in runtimes.items():
         try:
-            runs[name] = make()
-            runs[name](images_NHWC[:1])
+            run = make()
+            run(images_NHWC[:1])
+            runs[name] = run
         except Exception as error:  # noqa: BLE001 — recorded: a runtime that fails is not chosen
             refused[name] = f"{type(error).__name__}: {error}"[:300]
     full_BHWC = images_NHWC[[row % len(images_NHWC) for row in range(batch)]]

@@ -19,7 +19,7 @@ from tests.tiny_models import CLASSES
 
 PAGE = Path(__file__).parents[3] / "docs" / "export.md"
 # Pillow and PyTorch resize to values of 0 to 255 that are at most one apart.
-TOLERANCE = 0.02
+TOLERANCE = 2e-3
 
 
 def test_ten_lines_of_the_page_give_the_answers_of_the_service(
@@ -35,7 +35,7 @@ def test_ten_lines_of_the_page_give_the_answers_of_the_service(
     photo = turned_photo()
     (tmp_path / "photo.jpg").write_bytes(photo)
     [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(code.splitlines()) <= 12
+    assert len([line for line in code.splitlines() if line]) <= 12
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
     exec(code, found)
@@ -49,7 +49,7 @@ def test_ten_lines_of_the_page_give_the_answers_of_the_service(
     np.testing.assert_allclose(found["embedding"], embedded["embedding"], atol=TOLERANCE)
     assert found["label"] == predicted["label"]
     by_name = {said["label"]: said["probability"] for said in predicted["predictions"]}
-    for name, probability in zip(CLASSES, found["probabilities"], strict=True):
+    for name, probability in zip(CLASSES, found["probabilities"][0], strict=True):
         assert probability == pytest.approx(by_name[name], abs=TOLERANCE)
 
 
