@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test fuzz lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode bench-ingest bench-search pictures migrate clean
+.PHONY: help install demo up test fuzz soak lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode bench-ingest bench-search bench-serving pictures migrate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test: $(READY) ## run the test suite
 fuzz: $(READY) ## send the service what schemathesis makes up (EXAMPLES=200, SEED=1; 4 minutes)
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m tests.fuzz \
 	  $(if $(EXAMPLES),--examples $(EXAMPLES)) $(if $(SEED),--seed $(SEED))
+
+soak: $(READY) ## load the API with twice what it can do, and check every answer (SECONDS=600)
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m tests.soak \
+	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY) ## check style
 	@$(BIN)/ruff check .
@@ -71,6 +75,9 @@ bench-decode: $(READY) ## measure decoders of JPEG and the pool that checks uplo
 
 bench-search: $(READY) ## measure searches beside a matrix product alone, and their recall
 	@$(BENCH).search
+
+bench-serving: $(VENV)/.bench ## measure answers a second beside the bare runtime, LitServe, FastAPI
+	@$(BENCH).serving $(if $(SECONDS),--seconds $(SECONDS))
 
 pictures: $(VENV)/.bench ## draw the pictures of docs/learning.md again
 	@$(BENCH).learning_pictures

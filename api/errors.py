@@ -150,7 +150,10 @@ async def _known(request: Request, error: Exception) -> JSONResponse:
 def refusal(request: Request, error: errors.FewlabelsError) -> JSONResponse:
     """The answer to a request that ended in an error of ours."""
     status = status_of(type(error))
-    if status >= 500:
+    if isinstance(error, errors.DeadlineExceeded):
+        # Its caller chose the time, and there are many of them when there is too much to do.
+        log.warning("too late", detail=str(error))
+    elif status >= 500:
         log.error("request failed", code=error.code, detail=str(error), exc_info=error)
     answer = problem(
         request, status=status, code=error.code, detail=str(error), faults=error.problems

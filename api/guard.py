@@ -33,6 +33,9 @@ class GuardedRoute(APIRoute):
             await _count(request, caller)
             if makes and HEADER in request.headers:
                 return await answer_once(request, caller, handle, reads_json=reads_json)
+            if scope == "infer":
+                with request.app.state.inbound.room(request):
+                    return await handle(request)
             return await handle(request)
 
         return guarded

@@ -22,6 +22,7 @@ from api.errors import Problem
 from api.examples import with_own_names
 from api.exposure import LoopbackOnly, refuse_open_address
 from api.headers import allow_origins
+from api.inbound import Inbound
 from api.lookup import Lookup
 from api.middleware import RequestContext
 from api.openapi import document
@@ -31,6 +32,7 @@ from api.routes import (
     augmentations,
     datasets,
     direct,
+    events,
     health,
     images,
     imports,
@@ -46,8 +48,10 @@ from api.routes import (
 )
 from api.schemas.inference import EmbedIn, PredictIn
 from api.schemas.labels import LabelsIn
+from api.streams import Streams, close_on_signal
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
+from core.exposition import forget_dead
 from core.images.pool import DecodePool
 from core.jobs import outbox
 from core.jobs.queue import CeleryQueue, make_celery
@@ -100,6 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.decoders = DecodePool.from_settings(settings)
     app.state.queue = CeleryQueue(make_celery(settings))
     app.state.lookup = Lookup(app.state.sessions, app.state.store, settings)
+    app.state.inbound = Inbound(settings)
     app.state.pinned = pinned.PinnedModels(app.state.sessions, app.state.store, settings)
     outbox.install(app.state.sessions, app.state.queue)
     errors.install(app)
@@ -128,6 +133,7 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         labels,
         snapshots,
         jobs,
+        events,
         models,
         search,
         aliases,
@@ -143,11 +149,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     _raise_file_limit()
     state.request_rate = RequestRate(state.settings)
+    state.streams = Streams(state.sessions, state.settings)
+    close_on_signal(state.streams)
     await run_in_threadpool(state.store.prepare)
     # PyTorch takes seconds to load: other requests are answered meanwhile.
     state.engine = asyncio.create_task(_start_engine(state.settings))
     beside = [asyncio.create_task(pinned.start(state))]
     if state.settings.api_processes > 1:
+        await run_in_threadpool(forget_dead, state.settings)
         beside.append(asyncio.create_task(_end_with_parent()))
     try:
         yield

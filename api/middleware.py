@@ -17,6 +17,7 @@ from core.telemetry import REQUEST_SECONDS, REQUESTS, bound, logger
 log = logger("api.access")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+EVENT_STREAM = "text/event-stream"
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -38,11 +39,10 @@ class RequestContext:
         scope.setdefault("state", {}).update(request_id=request_id, safe_headers=safe)
         started = time.perf_counter()
         status = 500
-
-        refused = False
+        refused = streams = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status, refused
+            nonlocal status, refused, streams
             if refused:  # the rest of the answer that ours stands for
                 return
             if is_plain_refusal(message):
@@ -53,6 +53,7 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
+                streams = headers.get("content-type", "").startswith(EVENT_STREAM)
                 headers["X-Request-ID"] = request_id
                 for name, value in safe.items():
                     headers.setdefault(name, value)
@@ -62,14 +63,16 @@ class RequestContext:
             try:
                 await self.app(scope, receive, send_with_headers)
             finally:
-                self._record(scope, status, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                self._record(scope, status, seconds, timed=not streams)
 
     @staticmethod
-    def _record(scope: Scope, status: int, seconds: float) -> None:
+    def _record(scope: Scope, status: int, seconds: float, *, timed: bool) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if scope["method"] in METHODS else "other"
         REQUESTS.labels(method, route, str(status)).inc()
-        REQUEST_SECONDS.labels(route).observe(seconds)
+        if timed:  # a stream lasts as long as its job
+            REQUEST_SECONDS.labels(route).observe(seconds)
         if scope["path"] not in QUIET:
             log.info(
                 "request",

@@ -122,7 +122,8 @@ def _api_process(process: subprocess.Popen[bytes], port: int, url: str) -> int:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         for child in psutil.Process(process.pid).children(recursive=True):
-            if "uvicorn" in child.cmdline() and str(port) in child.cmdline():
+            words = _words(child)
+            if "uvicorn" in words and str(port) in words:
                 with ServiceClient(url) as client:
                     try:
                         client.ensure_dataset("warm-up")
@@ -131,6 +132,13 @@ def _api_process(process: subprocess.Popen[bytes], port: int, url: str) -> int:
                 return child.pid
         time.sleep(0.2)
     raise SystemExit("the service did not start")
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended meanwhile
+        return []
 
 
 def by_archive(url: str, folder: Path, scratch: Path, name: str) -> float:

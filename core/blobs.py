@@ -13,10 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import timedelta
 from itertools import islice
-from typing import Any
-from uuid import UUID
 
-from sqlalchemy import delete, func, literal, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -32,20 +30,7 @@ IMAGES, SNAPSHOTS, MODELS = NAMESPACES = ("images", "snapshots", "models")
 def mark(session: Session, keys: Iterable[str]) -> None:
     """These keys may come to have bytes without a row; the time of grace starts now."""
     given = rows_of(key=("text", sorted(keys)))
-    _marking(session, insert(LooseBlob).from_select(["key"], select(given.c.key)))
-
-
-def mark_images_of(session: Session, dataset_id: UUID) -> None:
-    """The images of this dataset are about to be removed."""
-    keys = (
-        select(literal(f"{IMAGES}/") + Image.sha256)
-        .where(Image.dataset_id == dataset_id)
-        .order_by(Image.sha256)
-    )
-    _marking(session, insert(LooseBlob).from_select(["key"], keys))
-
-
-def _marking(session: Session, statement: Any) -> None:
+    statement = insert(LooseBlob).from_select(["key"], select(given.c.key))
     again = {"since": func.clock_timestamp()}
     session.execute(statement.on_conflict_do_update(index_elements=["key"], set_=again))
 

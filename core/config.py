@@ -17,10 +17,16 @@ from core.indexes import IndexSettings
 from core.objects import ObjectStoreSettings
 from core.outbound import OutboundSettings
 from core.serving import ServingSettings
+from core.watching import WatchSettings
 
 
 class Settings(
-    AccessSettings, ObjectStoreSettings, IndexSettings, OutboundSettings, ServingSettings
+    AccessSettings,
+    ObjectStoreSettings,
+    IndexSettings,
+    OutboundSettings,
+    ServingSettings,
+    WatchSettings,
 ):
     """All settings with their defaults; each one is documented by its description."""
 

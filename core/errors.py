@@ -241,6 +241,10 @@ class TooManyJobs(Overloaded):
     """The project has as many unfinished jobs as it may have."""
 
 
+class TooManyStreams(Overloaded):
+    """As many event streams are open as may be."""
+
+
 class ArtifactCorrupt(Unavailable):
     """A model's file does not have the checksum that its manifest states."""
 

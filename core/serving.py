@@ -20,6 +20,12 @@ class ServingSettings(BaseSettings):
     max_inference_images: int = Field(
         default=64, gt=0, description="Most images in one /embed or /predict request."
     )
+    max_inbound_mb: int = Field(
+        default=1024,
+        gt=0,
+        description="Bodies of serving requests that may be in memory at the same time, in MB, in "
+        "each API process; callers beyond that get 429 before theirs is read.",
+    )
     inference_threads: int = Field(
         default=2, gt=0, description="Threads that decode and preprocess images for serving."
     )

@@ -25,9 +25,28 @@ INFERENCE_IMAGES = Counter(
 INFERENCE_BATCHES = Counter(
     "fewlabels_inference_batches_total", "Forward passes of served models", registry=REGISTRY
 )
-INFERENCE_QUEUE = Gauge(
-    "fewlabels_inference_queue_size", "Images waiting for a model", registry=REGISTRY
+INFERENCE_BATCH = Histogram(
+    "fewlabels_inference_batch_images",
+    "Images in a forward pass",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+    registry=REGISTRY,
 )
+INFERENCE_SECONDS = Histogram(
+    "fewlabels_inference_step_seconds",
+    "Time of a request's slowest image in decode, queue and forward",
+    ["step"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    registry=REGISTRY,
+)
+# Over several processes a gauge is the sum of those that live.
+INFERENCE_QUEUE = Gauge(
+    "fewlabels_inference_queue_size",
+    "Images waiting for a model",
+    registry=REGISTRY,
+    multiprocess_mode="livesum",
+)
+
+STREAMS = Gauge("fewlabels_event_streams", "Open event streams of jobs", registry=REGISTRY)
 
 
 def configure_logging(settings: Settings) -> None:

@@ -37,18 +37,24 @@ def publish_tiny_model(
     hidden_dim: int | None = None,
     metrics: dict[str, Any] | None = None,
     exported: bool = False,
+    encoder: str = "resnet10_tiny",
+    side: int = SIDE,
+    head_std: float = 0.0,
 ) -> tuple[dict[str, Any], str]:
-    """The manifest and its hash of a classifier of these classes, or of an encoder."""
+    """The manifest and its hash of a classifier of these classes, or of an encoder.
+
+    With a `head_std` the classifier tells images apart, which one with a new head does not.
+    """
     torch.manual_seed(seed)
     architecture = Architecture(
-        encoder="resnet10_tiny",
-        image_size=SIDE,
+        encoder=encoder,
+        image_size=side,
         channels=channels,
         class_count=len(classes) or None,
         hidden_dim=hidden_dim,
     )
     preprocessing = Preprocessing(
-        image_size=SIDE,
+        image_size=side,
         channels=channels,
         mean=(0.4, 0.5, 0.6)[:channels],
         std=(0.2, 0.25, 0.3)[:channels],
@@ -56,9 +62,8 @@ def publish_tiny_model(
     with tempfile.TemporaryDirectory() as folder:
         paths = {WEIGHTS: Path(folder) / WEIGHTS}
         module = architecture.build().eval()
-        if exported and isinstance(module, Classifier):
-            # A head begins with zeros: all its answers would be the same.
-            torch.nn.init.normal_(module.head.weight)
+        if isinstance(module, Classifier) and head_std:
+            torch.nn.init.normal_(module.head.weight, std=head_std)
         save_weights(module, paths[WEIGHTS])
         if exported:
             paths[ONNX] = Path(folder) / ONNX
@@ -88,12 +93,10 @@ def tiny_source(
     seed: int = 0,
     model_id: UUID | None = None,
     channels: int = 3,
-    exported: bool = False,
+    **wishes: Any,
 ) -> ModelSource:
     """A tiny model that an engine can load."""
-    manifest, _ = publish_tiny_model(
-        store, classes=classes, seed=seed, channels=channels, exported=exported
-    )
+    manifest, _ = publish_tiny_model(store, classes=classes, seed=seed, channels=channels, **wishes)
     return ModelSource(model_id or uuid4(), manifest, store, cache_folder)
 
 
@@ -104,10 +107,10 @@ def record_tiny_model(
     classes: tuple[str, ...] = (),
     seed: int = 0,
     project: str = "default",
-    exported: bool = False,
+    **wishes: Any,
 ) -> UUID:
     """Puts a tiny model into a project, as if a job had made it; returns its id."""
-    manifest, digest = publish_tiny_model(store, classes=classes, seed=seed, exported=exported)
+    manifest, digest = publish_tiny_model(store, classes=classes, seed=seed, **wishes)
     owner = auth.ensure_project(session, project)
     job = Job(
         id=uuid4(),

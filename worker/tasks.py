@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core import blobs
 from core.config import process_settings
+from core.datasets import removal
 from core.db.session import make_engine, session_factory
 from core.direct import orders, uploads
 from core.direct.run import Work, run
@@ -18,6 +19,7 @@ from core.idempotency import forget_answers
 from core.images import imports
 from core.images.thumbnails import thumbnail_keys
 from core.jobs import leases, outbox
+from core.jobs.events import forget_events
 from core.jobs.queue import IMPORTS_QUEUE, RUN_IMPORT, RUN_JOB, SWEEP, CeleryQueue
 from core.storage.store import BlobStore, open_store
 from core.telemetry import bound, logger
@@ -26,6 +28,7 @@ from worker import child
 from worker.celery_app import app
 
 log = logger(__name__)
+REMOVAL_SECONDS = 5.0  # of a sweep, so that what else it does is not late
 
 
 @lru_cache(maxsize=1)
@@ -66,11 +69,13 @@ def sweep() -> None:
     with _sessions().begin() as session:
         forget_answers(session, hours=process_settings().idempotency_hours)
         forget(session, days=process_settings().webhook_days)
+        forget_events(session, hours=process_settings().event_hours)
     _deliverer().wake()
+    removed = removal.sweep(_sessions(), seconds=REMOVAL_SECONDS)
     deleted = blobs.sweep(_sessions(), _store(), grace=_grace(), made_from=thumbnail_keys)
     cleared = uploads.sweep(_sessions(), _place())
-    if deleted or cleared:
-        log.info("swept", blobs_deleted=deleted, uploads_cleared=cleared)
+    if removed or deleted or cleared:
+        log.info("swept", images_removed=removed, blobs_deleted=deleted, uploads_cleared=cleared)
 
 
 @lru_cache(maxsize=1)

@@ -86,7 +86,15 @@ def complete_upload(
     place: PlaceDep,
 ) -> Import:
     """A second call gives the same import. How far it is: `GET /datasets/{id}/imports/{id}`."""
-    accepted = uploads.complete(session, caller, dataset_id, upload_id, body.etags, place=place)
+    accepted = uploads.complete(
+        session,
+        caller,
+        dataset_id,
+        upload_id,
+        body.etags,
+        by_folder=body.labels == "folders",
+        place=place,
+    )
     response.headers["Location"] = f"/datasets/{dataset_id}/imports/{accepted.id}"
     return accepted
 
@@ -129,6 +137,7 @@ def start_import(
         dataset_id,
         bucket=body.source.bucket,
         prefix=body.source.prefix,
+        by_folder=body.labels == "folders",
         place=place,
     )
     response.headers["Location"] = f"/datasets/{dataset_id}/imports/{accepted.id}"

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.errors import FewlabelsError
-from core.telemetry import REGISTRY, logger
+from core.exposition import exposition
+from core.telemetry import logger
 
 if TYPE_CHECKING:
     from core.inference.engine import Engine
@@ -71,9 +72,11 @@ async def _probe(name: str, check: Callable[[], Any]) -> str:
     return await _outcome(name, run_in_threadpool(check))
 
 
-async def _outcome(name: str, checking: Awaitable[None]) -> str:
+async def _outcome(
+    name: str, checking: Awaitable[None], *, seconds: float | None = CHECK_SECONDS
+) -> str:
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
+        async with asyncio.timeout(seconds):
             await checking
     except (OSError, SQLAlchemyError, FewlabelsError, RuntimeError, TimeoutError) as error:
         # The words may name hosts and users: they belong into the log.
@@ -89,9 +92,11 @@ async def _engine(state: Any) -> str:
     if not state.engine.done() or not state.pinned.warmed:
         return "loading"
     engine = cast("Engine", await state.engine)
-    return await _outcome("engine", engine.check())
+    # It has a limit of its own, which is a setting.
+    return await _outcome("engine", engine.check(), seconds=None)
 
 
 @router.get("/metrics", response_class=Response, summary="Prometheus metrics")
-async def metrics() -> Response:
-    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+async def metrics(request: Request) -> Response:
+    settings = request.app.state.settings
+    return Response(await run_in_threadpool(exposition, settings), media_type=CONTENT_TYPE_LATEST)

@@ -28,7 +28,7 @@ from api.uploads import (
 )
 from core.auth import Caller
 from core.datasets import service
-from core.datasets.folders import NamedImage, label_by_folder
+from core.datasets.folders import label_by_folder
 from core.db.models import Image
 from core.errors import (
     ArchiveInvalid,
@@ -37,6 +37,7 @@ from core.errors import (
     DatasetNotFound,
     FewlabelsError,
     ImageNotFound,
+    ImageTooCostly,
     InUse,
     LabelsInvalid,
     Overloaded,
@@ -47,7 +48,7 @@ from core.images import formats
 from core.images.incoming import image_limits, incoming_from_archive
 from core.images.ingest import IncomingFile, ingest
 from core.images.recording import image_key, missing, stored_name
-from core.images.report import IngestReport, ReportLine
+from core.images.report import IngestReport
 from core.images.thumbnails import MEDIA_TYPE, SIZES, thumbnail, thumbnail_digest
 
 uploads = APIRouter(tags=["images"], route_class=GuardedRoute)
@@ -127,17 +128,9 @@ async def upload_images(
 
     def add(files: Iterable[IncomingFile]) -> IngestReport:
         limits = image_limits(settings)
-        noted: list[NamedImage] = []
-
-        def notice(file: IncomingFile, line: ReportLine) -> None:
-            if labels == "folders" and line.image_id is not None:
-                noted.append(NamedImage(file.name, line.image_id))
-
-        report = ingest(
-            sessions, store, dataset_id, files, limits=limits, decoders=decoders, notice=notice
-        )
-        if noted:
-            _label(sessions, caller, dataset_id, noted, report, settings.max_classes)
+        report = ingest(sessions, store, dataset_id, files, limits=limits, decoders=decoders)
+        if labels == "folders":
+            _label(sessions, caller, dataset_id, report, settings.max_classes)
         return report
 
     await run_in_threadpool(_check_owner, sessions, caller, dataset_id)
@@ -164,14 +157,15 @@ def _label(
     sessions: sessionmaker[Session],
     caller: Caller,
     dataset_id: UUID,
-    noted: list[NamedImage],
     report: IngestReport,
     max_classes: int,
 ) -> None:
     try:
         with sessions.begin() as session:
             dataset = service.get_dataset(session, caller, dataset_id, lock=True)
-            found = label_by_folder(session, caller, dataset, noted, max_classes=max_classes)
+            found = label_by_folder(
+                session, caller, dataset, report.import_id, max_classes=max_classes
+            )
     except LabelsInvalid as error:
         kept = f"{report.added} images of this upload were added, no label was set"
         raise LabelsInvalid(f"{error}; {kept}", problems=error.problems) from error
@@ -244,7 +238,7 @@ class ThumbnailSize(IntEnum):
 @router.get(
     "/images/{image_id}/thumbnail",
     response_class=Response,
-    responses={**THUMBNAIL, **responses(ImageNotFound, Overloaded)},
+    responses={**THUMBNAIL, **responses(ImageNotFound, Overloaded, ImageTooCostly)},
     summary="A small picture of an image, as WebP",
 )
 def image_thumbnail(
@@ -252,6 +246,7 @@ def image_thumbnail(
     request: Request,
     caller: ReadCaller,
     store: StoreDep,
+    decoders: DecodersDep,
     size: ThumbnailSize = ThumbnailSize.USUAL,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -262,7 +257,8 @@ def image_thumbnail(
     headers = {**SAFE, "ETag": f'"{thumbnail_digest(sha256, size)}"'}
     if headers["ETag"] in (if_none_match or ""):
         return Response(status_code=304, headers=headers)
-    return Response(thumbnail(store, sha256, size), media_type=MEDIA_TYPE, headers=headers)
+    made = thumbnail(store, decoders, sha256, size)
+    return Response(made, media_type=MEDIA_TYPE, headers=headers)
 
 
 def disposition(image: Image) -> str:

@@ -54,7 +54,8 @@ def get_import(
     session: SessionDep,
     caller: ReadCaller,
     outcome: Annotated[
-        Literal["added", "duplicate", "rejected"] | None, Query(description="Only these files.")
+        Literal["added", "duplicate", "rejected", "unlabelled"] | None,
+        Query(description="Only these lines."),
     ] = None,
     after: Annotated[
         int, Query(ge=-1, le=2**31 - 1, description="The next_after of the page before.")

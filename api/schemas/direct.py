@@ -13,6 +13,10 @@ from api.schemas.text import Text
 from api.schemas.uploads import FileName, Sha256
 from core.storage.s3.multipart import MOST_PARTS
 
+FolderLabels = Annotated[
+    Literal["folders"] | None,
+    Field(description="`folders`: the innermost folder of each file is its image's label."),
+]
 ETag = Annotated[str, StringConstraints(pattern=r'^"?[A-Za-z0-9_+/=-]{1,128}"?$')]
 
 
@@ -62,6 +66,7 @@ class PartsIn(StrictBody):
         max_length=MOST_PARTS,
         description="What the object store answered to each part, in their order.",
     )
+    labels: FolderLabels = None
 
 
 class BucketSource(StrictBody):
@@ -84,3 +89,4 @@ class ImportIn(StrictBody):
     )
 
     source: BucketSource
+    labels: FolderLabels = None

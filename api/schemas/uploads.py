@@ -62,7 +62,9 @@ class ReportLineOut(BaseModel):
 class NumberedLineOut(ReportLineOut):
     """What became of one file, and which it was."""
 
-    number: int = Field(description="Its place in the upload, from 0.")
+    number: int = Field(
+        description="Its place in the upload, from 0; `unlabelled` lines come after all files."
+    )
 
 
 class UploadOut(BaseModel):
@@ -93,6 +95,8 @@ class ImportOut(BaseModel):
     added: int
     duplicates: int
     rejected: int
+    labelled: int = Field(description="With `labels: folders`: images with their folder's class.")
+    unlabelled: int = Field(description="Images in a folder that did not get its class.")
     error_code: str | None = Field(description="Why it ended before its last file.")
     error_detail: str | None
     created_at: datetime

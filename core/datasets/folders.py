@@ -14,21 +14,19 @@ from core.auth import Caller
 from core.datasets.labels import labels_of, take_turn, write_labels
 from core.datasets.references import FoundImages, Reference, find_images
 from core.db.models import Dataset
-from core.images.archives.entries import MAX_NAME
-from core.images.recording import stored_name
+from core.images.recording import (
+    MAX_NAME_BYTES,
+    files_with_images,
+    record_labels,
+    stored_name,
+)
 from core.images.report import ReportLine
 
 SEPARATORS = re.compile(r"[/\\]")
 MAX_CLASS_NAME = 200
-CUT = f"the name was cut after {MAX_NAME} characters, so its last folder is not known"
-
-
-@dataclass(frozen=True, slots=True)
-class NamedImage:
-    """A file of an upload: the name it came with, and the image that it is."""
-
-    name: str
-    image_id: UUID
+# A longer name is cut, perhaps before the last character that has room.
+LONGEST_NAME = MAX_NAME_BYTES - 4
+CUT = f"the name has more than {LONGEST_NAME} bytes and may be cut, so its folder is not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +41,22 @@ def label_by_folder(
     session: Session,
     caller: Caller,
     dataset: Dataset,
-    files: Sequence[NamedImage],
+    import_id: UUID,
     *,
     max_classes: int,
 ) -> FolderReport:
-    """Label the images of an upload by their folders.
+    """Label the images of an import, all of which are recorded, by their folders.
 
     Files that became no image count for nothing. An image in two folders gets neither class, and
-    one that has another label keeps it: both are lines of the report.
+    one that has another label keeps it: both are lines of the import's report. Again is the same
+    as once.
 
     Raises:
         LabelsInvalid: The dataset would have too many classes.
     """
     take_turn(session, dataset)
-    found = find_images(session, dataset.id, [Reference(image_id=file.image_id) for file in files])
+    files = files_with_images(session, import_id)
+    found = find_images(session, dataset.id, [Reference(image_id=known) for _, known in files])
     classes, lines = _classes(found, files)
     before = labels_of(session, classes)
     labels: dict[UUID, str | None] = {}
@@ -69,25 +69,26 @@ def label_by_folder(
         else:
             labels[image_id] = folder
     write_labels(session, caller, dataset, labels, max_classes=max_classes)
+    record_labels(session, import_id, labelled=len(labels), lines=lines)
     return FolderReport(len(labels), lines)
 
 
 def _classes(
-    found: FoundImages, files: Sequence[NamedImage]
+    found: FoundImages, files: Sequence[tuple[str, UUID]]
 ) -> tuple[dict[UUID, dict[str, str]], list[ReportLine]]:
     """Of each image its folders, with a file in each; and folders whose names are no classes."""
     classes: dict[UUID, dict[str, str]] = defaultdict(dict)
     lines: list[ReportLine] = []
-    for file in files:
-        folder = class_folder(file.name)
-        if folder is None or file.image_id not in found.by_id:  # it may be deleted by now
+    for name, image_id in files:
+        folder = class_folder(name)
+        if folder is None or image_id not in found.by_id:  # it may be deleted by now
             continue
-        if len(file.name) >= MAX_NAME:
-            lines.append(_unlabelled(file.name, "NameTooLong", CUT, file.image_id))
+        if len(name.encode()) > LONGEST_NAME:
+            lines.append(_unlabelled(name, "NameTooLong", CUT, image_id))
         elif 1 <= len(folder) <= MAX_CLASS_NAME:
-            classes[file.image_id].setdefault(folder, file.name)
+            classes[image_id].setdefault(folder, name)
         else:
-            lines.append(_no_class(file.name, folder, file.image_id))
+            lines.append(_no_class(name, folder, image_id))
     return classes, lines
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from core import blobs
 from core.auth import Caller
+from core.datasets import removal
 from core.db.models import UNFINISHED, Dataset, Image, ImageName, Job, Label
 from core.db.paging import Page, fetch_page
 from core.errors import DatasetNotFound, ImageNotFound, InUse, NameTaken
@@ -124,7 +125,8 @@ def list_datasets(
 def delete_dataset(session: Session, caller: Caller, dataset_id: UUID) -> None:
     """Remove the dataset, its images, labels and snapshots; jobs and models stay as history.
 
-    The bytes of images that no other dataset has are deleted by the sweep a while later.
+    Nobody finds it from now on and its name is free; the sweep removes its rows, and a while
+    later the bytes of images that no other dataset has.
 
     Raises:
         DatasetNotFound: There is none, or it is another project's.
@@ -132,8 +134,7 @@ def delete_dataset(session: Session, caller: Caller, dataset_id: UUID) -> None:
     """
     dataset = get_dataset(session, caller, dataset_id, deleting=True)
     _refuse_while_needed(session, dataset)
-    blobs.mark_images_of(session, dataset.id)
-    session.execute(delete(Dataset).where(Dataset.id == dataset.id))
+    removal.take_away(session, dataset)
 
 
 def delete_image(session: Session, caller: Caller, image_id: UUID) -> None:

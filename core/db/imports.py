@@ -32,6 +32,8 @@ class Import(Table):
     added: Mapped[int] = mapped_column(server_default="0")
     duplicates: Mapped[int] = mapped_column(server_default="0")
     rejected: Mapped[int] = mapped_column(server_default="0")
+    labelled: Mapped[int] = mapped_column(server_default="0")
+    unlabelled: Mapped[int] = mapped_column(server_default="0")
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     created_at: Mapped[datetime] = creation_time()
@@ -39,11 +41,16 @@ class Import(Table):
 
 
 class ImportLine(Table):
-    """What became of one file of an upload, in the order in which the files came."""
+    """What became of one file of an upload, in the order in which the files came.
+
+    After those come lines of images that did not get the class of their folder.
+    """
 
     __tablename__ = "import_lines"
     __table_args__ = (
-        CheckConstraint("outcome IN ('added', 'duplicate', 'rejected')", name="outcome_known"),
+        CheckConstraint(
+            "outcome IN ('added', 'duplicate', 'rejected', 'unlabelled')", name="outcome_known"
+        ),
     )
 
     import_id: Mapped[UUID] = mapped_column(

@@ -16,7 +16,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 # Their tables are in the metadata.
-from core.db import answers, direct, imports, labelling, vectors, webhooks  # noqa: F401
+from core.db import answers, direct, events, imports, labelling, vectors, webhooks  # noqa: F401
 from core.db.table import Json, Table, creation_time, name_length, primary_id
 
 
@@ -75,7 +75,10 @@ class Dataset(Table):
     )
 
     id: Mapped[UUID] = primary_id()
-    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    # None of one that was deleted and waits for the sweep; who asks in a project never sees that.
+    project_id: Mapped[UUID] = mapped_column(
+        ForeignKey("projects.id", ondelete="CASCADE"), nullable=True
+    )
     name: Mapped[str]
     test_fraction: Mapped[float]
     validation_fraction: Mapped[float]

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from core.auth import Caller
 from core.db.direct import ImportOrder
 from core.db.imports import Import
 from core.errors import FewlabelsError, LeaseLost
@@ -37,7 +38,10 @@ class Held:
 def place(
     session: Session, dataset_id: UUID, source: dict[str, Any], *, max_attempts: int
 ) -> Import:
-    """An import to a dataset that the caller holds; a worker begins once this has committed."""
+    """An import to a dataset that the caller holds; a worker begins once this has committed.
+
+    `source` has `labelled_by` where images are to be labelled by their folders.
+    """
     row = Import(id=uuid4(), dataset_id=dataset_id, state="queued")
     session.add(row)
     session.flush()
@@ -45,6 +49,20 @@ def place(
     session.flush()
     _hint(session, row.id)
     return row
+
+
+def labelled_by(caller: Caller) -> dict[str, str | None]:
+    """Who labels by folders, as an order keeps it."""
+    return {"key_id": str(caller.key_id) if caller.key_id else None, "key_name": caller.key_name}
+
+
+def labelling_caller(held: Held, project_id: UUID) -> Caller | None:
+    """Whoever asked for labels by folders; None where nobody did."""
+    by = held.source.get("labelled_by")
+    if by is None:
+        return None
+    key_id = UUID(by["key_id"]) if by["key_id"] else None
+    return Caller(project_id, frozenset({"write"}), key_id, by["key_name"])
 
 
 def claim(session: Session, import_id: UUID, *, lease_seconds: float) -> Held | None:

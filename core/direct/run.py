@@ -12,12 +12,15 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from core.datasets.folders import label_by_folder
+from core.datasets.service import get_dataset
 from core.db.imports import Import
+from core.db.models import Dataset
 from core.direct import orders, uploads
 from core.direct.orders import Held
 from core.direct.sources import files_of
 from core.direct.stores import Place
-from core.errors import FewlabelsError, LeaseLost, StoreUnavailable, Unavailable
+from core.errors import FewlabelsError, LabelsInvalid, LeaseLost, StoreUnavailable, Unavailable
 from core.images.incoming import image_limits
 from core.images.ingest import IncomingFile, Ingestion
 from core.images.pool import DecodePool
@@ -105,6 +108,12 @@ def _add(work: Work, held: Held, lost: threading.Event) -> None:
     def fence(session: Session, last: IncomingFile) -> None:
         orders.note(session, held, last.name)
 
+    def check() -> None:
+        if work.stop():
+            raise _Stopped
+        if lost.is_set():
+            raise LeaseLost("the lease of the import is lost")
+
     with closing(DecodePool.from_settings(work.place.settings)) as decoders:
         files = files_of(held, work.place, done=report.files)
         Ingestion(
@@ -115,17 +124,33 @@ def _add(work: Work, held: Held, lost: threading.Event) -> None:
             decoders=decoders,
             report=report,
             fence=fence,
-        ).take(_until(files, work.stop, lost))
+            check=check,
+        ).take(_checked(files, check))
+    _label(work, held, report)
 
 
-def _until(
-    files: Iterator[IncomingFile], stop: Callable[[], bool], lost: threading.Event
-) -> Iterator[IncomingFile]:
+def _label(work: Work, held: Held, report: IngestReport) -> None:
+    """Set the labels, where some were asked for: once, since whoever dies here does it again."""
+    settings = work.place.settings
+    with work.sessions.begin() as session:
+        row = session.get(Dataset, held.dataset_id)
+        caller = orders.labelling_caller(held, row.project_id) if row else None
+        if caller is None:
+            return
+        dataset = get_dataset(session, caller, held.dataset_id, lock=True)
+        try:
+            label_by_folder(
+                session, caller, dataset, held.import_id, max_classes=settings.max_classes
+            )
+        except LabelsInvalid as error:
+            kept = f"{report.added} images of this import were added, no label was set"
+            raise LabelsInvalid(f"{error}; {kept}", problems=error.problems) from error
+        orders.renew(session, held, lease_seconds=settings.lease_seconds)
+
+
+def _checked(files: Iterator[IncomingFile], check: Callable[[], None]) -> Iterator[IncomingFile]:
     for file in files:
-        if stop():
-            raise _Stopped
-        if lost.is_set():
-            raise LeaseLost("the lease of the import is lost")
+        check()
         yield file
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -36,9 +37,10 @@ def order_bucket(
     *,
     bucket: str,
     prefix: str,
+    by_folder: bool,
     place: Place,
 ) -> Import:
-    """Order the import of what lies below a prefix of a bucket.
+    """Order the import of what lies below a prefix of a bucket; `by_folder` labels it, too.
 
     Raises:
         DatasetNotFound: There is none, or it is another project's.
@@ -47,7 +49,9 @@ def order_bucket(
     """
     dataset = get_dataset(session, caller, dataset_id, lock=True)
     place.import_bucket(bucket)
-    source = {"bucket": bucket, "prefix": prefix}
+    source: dict[str, Any] = {"bucket": bucket, "prefix": prefix}
+    if by_folder:
+        source["labelled_by"] = orders.labelled_by(caller)
     return orders.place(session, dataset.id, source, max_attempts=place.settings.job_max_attempts)
 
 

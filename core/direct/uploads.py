@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import and_, exists, func, or_, select
@@ -97,9 +98,12 @@ def complete(
     upload_id: UUID,
     etags: list[str],
     *,
+    by_folder: bool,
     place: Place,
 ) -> Import:
     """Make one object of the parts and order its import; a second call gives the same import.
+
+    `by_folder` has the images labelled by their folders.
 
     Raises:
         DatasetNotFound, UploadNotFound: There is none, or it is another project's.
@@ -118,7 +122,13 @@ def complete(
             "ETag is needed, in their order"
         )
     remote.complete(upload.key, upload.store_upload, etags, size=upload.byte_count)
-    source = {"key": upload.key, "file": upload.file, "sha256": upload.sha256}
+    source: dict[str, Any] = {
+        "key": upload.key,
+        "file": upload.file,
+        "sha256": upload.sha256,
+    }
+    if by_folder:
+        source["labelled_by"] = orders.labelled_by(caller)
     ordered = orders.place(
         session, dataset.id, source, max_attempts=place.settings.job_max_attempts
     )

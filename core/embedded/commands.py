@@ -9,9 +9,13 @@ from typing import NoReturn
 
 from core.config import Settings, child_environment, required
 from core.errors import ConfigurationInvalid
+from core.exposition import shared_environment
 from core.jobs.queue import IMPORTS_QUEUE, JOBS_QUEUE, SWEEPS_QUEUE
 
 API_DRAIN_SECONDS = 5
+# Longer than clients (httpx: 5) and proxies (60) keep an idle connection: whoever closes it first
+# must not be the side that does not know whether a request is on its way.
+KEEP_ALIVE_SECONDS = 75
 SCHEDULE = "beat-schedule"
 PYTHON = [sys.executable, "-m"]
 
@@ -21,6 +25,7 @@ def api_command(settings: Settings) -> list[str]:
     address = ["--host", settings.host, "--port", str(settings.port)]
     server = ["--http", "httptools", "--loop", "uvloop", "--no-access-log", "--no-server-header"]
     drain = ["--timeout-graceful-shutdown", str(API_DRAIN_SECONDS)]
+    drain += ["--timeout-keep-alive", str(KEEP_ALIVE_SECONDS)]
     level = ["--log-level", settings.log_level]
     processes = ["--workers", str(settings.api_processes)] if settings.api_processes > 1 else []
     return [
@@ -34,6 +39,15 @@ def api_command(settings: Settings) -> list[str]:
         *level,
         *processes,
     ]
+
+
+def api_environment(settings: Settings) -> dict[str, str]:
+    """The environment of the HTTP server's processes."""
+    environment = {**child_environment(settings), **shared_environment(settings)}
+    # Decoding and forward threads would each keep a heap of their own: hundreds of MB that are
+    # never given back.
+    environment.setdefault("MALLOC_ARENA_MAX", "2")
+    return environment
 
 
 def worker_command(settings: Settings) -> list[str]:
@@ -72,6 +86,7 @@ def become(name: str, settings: Settings) -> NoReturn:
         raise ConfigurationInvalid(
             f"FEWLABELS_DATA_DIR: {settings.data_dir} cannot be written ({error.strerror})"
         ) from error
+    environment = api_environment(settings) if name == "api" else child_environment(settings)
     command = {
         "api": lambda: api_command(settings),
         "worker": lambda: worker_command(settings),
@@ -79,7 +94,7 @@ def become(name: str, settings: Settings) -> NoReturn:
     }[name]()
     # Celery and uvicorn look into the working folder first; run/ holds nothing to import.
     os.chdir(run)
-    os.execve(command[0], command, child_environment(settings))
+    os.execve(command[0], command, environment)
 
 
 def _celery_worker(settings: Settings) -> list[str]:

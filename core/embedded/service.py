@@ -15,6 +15,7 @@ from core.config import Settings, child_environment
 from core.db.session import upgrade
 from core.embedded.commands import (
     api_command,
+    api_environment,
     beat_command,
     forget_schedule,
     worker_command,
@@ -79,8 +80,9 @@ def base_url(settings: Settings) -> str:
 def service_programs(settings: Settings, folder: DataFolder) -> list[Program]:
     """API, worker and beat in the order of their start; they are stopped in the reverse one."""
     environment = child_environment(settings)
+    own = api_environment(settings)
     return [
-        Program(name="api", command=api_command(settings), environment=environment),
+        Program(name="api", command=api_command(settings), environment=own),
         Program(
             name="worker",
             command=worker_command(settings),

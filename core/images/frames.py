@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import struct
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from core.errors import ImageInvalid, ImageTooCostly, ImageTooLarge
@@ -15,48 +17,78 @@ from core.images.decoding import ImageInfo
 from core.images.formats import FORMATS
 
 READY = b"ready\n"
-COUNT = struct.Struct("<I")
+HEAD = struct.Struct("<IH")
 LENGTH = struct.Struct("<Q")
 REFUSALS = {kind.__name__: kind for kind in (ImageInvalid, ImageTooLarge, ImageTooCostly)}
+
+WEBP = (b"RIFF", b"WEBP")
 
 Verdict = ImageInfo | ImageInvalid
 
 
-def packed(files: Sequence[bytes]) -> bytes:
-    """A message with files: how many, how long each is, then their bytes."""
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A small picture of a file, as WebP."""
+
+    data: bytes
+
+
+Answer = Verdict | Drawing
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Files, and what is asked of each: what it is, or its picture in a square of `side` pixels."""
+
+    files: Sequence[bytes]
+    side: int = 0
+
+
+def packed(message: Message) -> bytes:
+    """A message: how many files, the side, how long each file is, then their bytes."""
+    files = message.files
     lengths = b"".join(LENGTH.pack(len(data)) for data in files)
-    return b"".join((COUNT.pack(len(files)), lengths, *files))
+    return b"".join((HEAD.pack(len(files), message.side), lengths, *files))
 
 
-def read_files(stream: BinaryIO) -> list[bytes]:
-    """The files of the next message; none when the other side has gone."""
-    head = stream.read(COUNT.size)
-    if len(head) < COUNT.size:
-        return []
-    lengths = [LENGTH.unpack(stream.read(LENGTH.size))[0] for _ in range(COUNT.unpack(head)[0])]
-    return [stream.read(length) for length in lengths]
+def read_message(stream: BinaryIO) -> Message | None:
+    """The next message; None when the other side has gone."""
+    head = stream.read(HEAD.size)
+    if len(head) < HEAD.size:
+        return None
+    count, side = HEAD.unpack(head)
+    lengths = [LENGTH.unpack(stream.read(LENGTH.size))[0] for _ in range(count)]
+    return Message([stream.read(length) for length in lengths], side)
 
 
-def line_of(verdict: Verdict) -> bytes:
+def line_of(answer: Answer) -> bytes:
     """What became of one file, as a line of JSON."""
-    if isinstance(verdict, ImageInvalid):
-        said: list[object] = [verdict.code, str(verdict)]
+    said: list[object]
+    if isinstance(answer, ImageInvalid):
+        said = [answer.code, str(answer)]
+    elif isinstance(answer, Drawing):
+        said = [b64encode(answer.data).decode()]
     else:
-        size = verdict.width, verdict.height
-        said = [*size, verdict.format, verdict.mode, verdict.greyscale]
+        size = answer.width, answer.height
+        said = [*size, answer.format, answer.mode, answer.greyscale]
     return json.dumps(said).encode() + b"\n"
 
 
-def verdict_of(line: bytes) -> Verdict:
-    """The verdict that a line says; ValueError for a line that none of ours would say."""
+def answer_of(line: bytes) -> Answer:
+    """The answer that a line says; ValueError for a line that none of ours would say."""
     said = json.loads(line)
     match said:
         case [str(code), str(sentence)] if code in REFUSALS:
             return REFUSALS[code](sentence)
+        case [str(text)]:
+            data = b64decode(text, validate=True)
+            if (data[:4], data[8:12]) != WEBP:
+                raise ValueError("a drawing that is not WebP")
+            return Drawing(data)
         case [int(width), int(height), str(kind), str(mode), bool(grey)] if kind in FORMATS:
             if width < 1 or height < 1:
                 raise ValueError(f"an image of {width}x{height} pixels")
             known = next(known for known in FORMATS if known == kind)
             return ImageInfo(width, height, known, mode, grey)
         case _:
-            raise ValueError(f"a verdict of another form: {cast(object, said)!r:.200}")
+            raise ValueError(f"an answer of another form: {cast(object, said)!r:.200}")

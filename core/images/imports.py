@@ -38,7 +38,7 @@ def start(sessions: sessionmaker[Session], dataset_id: UUID) -> UUID:
     """
     with sessions.begin() as session:
         # Holds off a deletion until the row is there, which then goes with the dataset.
-        held = select(Dataset.id).where(Dataset.id == dataset_id)
+        held = select(Dataset.id).where(Dataset.id == dataset_id, Dataset.project_id.is_not(None))
         held = held.with_for_update(read=True, key_share=True)
         if session.scalar(held) is None:
             raise DatasetNotFound(f"dataset_id: no dataset has the id {dataset_id}")

@@ -26,7 +26,7 @@ from core.images.recording import (
     record,
     stored_name,
 )
-from core.images.report import IngestReport, ReportLine
+from core.images.report import IngestReport
 from core.storage.store import BlobStore
 
 # A chunk is one transaction: what it recorded stays, whatever happens to the rest.
@@ -45,11 +45,8 @@ class IncomingFile:
     problem: tuple[str, str] | None = None
 
 
-Notice = Callable[[IncomingFile, ReportLine], None]
-
-
-def unnoticed(_: IncomingFile, __: ReportLine) -> None:
-    """Nobody wants to know."""
+def going_on() -> None:
+    """Nothing stops an ingestion from outside."""
 
 
 def always(session: Session, last: IncomingFile) -> None:
@@ -61,8 +58,8 @@ class Ingestion:
     """Where files go, and what the steps share.
 
     `report` may have counts of files that came before. `fence` is called in the transaction that
-    records a chunk, with its last file, and stops everything by raising. Both it and `notice` are
-    called in a thread of the ingestion, in the order of the files.
+    records a chunk, with its last file, `check` before its bytes are stored; both stop everything
+    by raising. They are called in a thread of the ingestion, in the order of the files.
     """
 
     sessions: sessionmaker[Session]
@@ -72,7 +69,7 @@ class Ingestion:
     decoders: DecodePool
     report: IngestReport
     fence: Callable[[Session, IncomingFile], None] = always
-    notice: Notice = unnoticed
+    check: Callable[[], None] = going_on
 
     def take(self, files: Iterable[IncomingFile]) -> None:
         """Add the files chunk by chunk; to be called once.
@@ -108,13 +105,11 @@ def ingest(
     *,
     limits: ImageLimits,
     decoders: DecodePool,
-    notice: Notice = unnoticed,
 ) -> IngestReport:
     """Add images to a dataset whose owner was checked; a bad file is a line and stops nothing.
 
     Goes chunk by chunk, each in transactions of its own: memory holds the bytes of one chunk,
     and what was recorded before an upload broke off stays, so that sending it again adds the rest.
-    `notice` is told what became of each file once it is recorded.
 
     Raises:
         DatasetNotFound: The dataset was deleted meanwhile.
@@ -133,7 +128,6 @@ def ingest(
             limits=limits,
             decoders=decoders,
             report=report,
-            notice=notice,
         ).take(files)
     except BaseException as error:
         imports.fail(sessions, import_id, error)
@@ -225,6 +219,7 @@ def _keep(upload: Ingestion, examined: Future[_Examined], before: Future[None] |
     """Store and record a chunk, once those before it are; an error in one ends all after it."""
     if before is not None:
         before.result()
+    upload.check()
     chunk = examined.result()
     # Blobs before rows: a row never refers to bytes that are not there.
     upload.store.put_all(chunk.blobs)
@@ -240,8 +235,6 @@ def _keep(upload: Ingestion, examined: Future[_Examined], before: Future[None] |
         blobs.unmark(session, chunk.keys)
         upload.fence(session, chunk.files[-1])
     upload.report.take(lines)
-    for file, line in zip(chunk.files, lines, strict=True):
-        upload.notice(file, line)
 
 
 def _result(

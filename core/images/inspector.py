@@ -1,4 +1,4 @@
-"""A process that decodes files to see whether they are images: `python -m core.images.inspector`.
+"""A process that looks at files, or draws them small: `python -m core.images.inspector`.
 
 Its standard input is a socket to `core.images.pool`. It has no settings, no database and no
 store, writes no files, and ends when the other side does.
@@ -11,13 +11,17 @@ import gc
 import resource
 import signal
 import socket
+import time
 from dataclasses import dataclass
 
 from core.errors import ImageInvalid, ImageTooCostly
 from core.images.decoding import decode
-from core.images.frames import READY, Verdict, line_of, read_files
+from core.images.drawing import draw
+from core.images.frames import READY, Answer, Drawing, line_of, read_message
 
 OPEN_FILES = 32
+# Verdicts on small files are said together: to wake the other side for each costs more than it.
+ANSWER_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +41,19 @@ def main() -> None:
     stream = channel.makefile("rb")
     _confine(limits.memory_mb)
     channel.sendall(READY)
-    while files := read_files(stream):
-        for data in files:
+    while (message := read_message(stream)) is not None:
+        said, since = bytearray(), time.monotonic()
+        for data in message.files:
+            if time.monotonic() - since > ANSWER_SECONDS:
+                channel.sendall(said)
+                said, since = bytearray(), time.monotonic()
             # Processor time, so that a busy machine refuses nothing. The signal ends the process
             # in the midst of a decoder, too, where no handler of Python's would run.
             signal.setitimer(signal.ITIMER_PROF, limits.seconds)
-            verdict = _inspect(data, limits)
+            answer = _answer(data, message.side, limits)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            channel.sendall(line_of(verdict))
+            said += line_of(answer)
+        channel.sendall(said)
 
 
 def _limits() -> _Limits:
@@ -66,12 +75,15 @@ def _confine(memory_mb: int) -> None:
     gc.freeze()
 
 
-def _inspect(data: bytes, limits: _Limits) -> Verdict:
+def _answer(data: bytes, side: int, limits: _Limits) -> Answer:
+    allowed = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
     try:
-        return decode(data, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels).info
+        if side:
+            return Drawing(draw(data, side=side, **allowed))
+        return decode(data, **allowed).info
     except ImageInvalid as error:
         return error
-    except MemoryError:  # while the header was read
+    except MemoryError:  # while the header was read, or the picture drawn
         return ImageTooCostly("decoding the image needs more memory than it may")
 
 

@@ -1,4 +1,4 @@
-"""Uploads are decoded in processes of their own, with limits on time and memory."""
+"""Images are decoded in processes of their own, with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from core.config import Settings, bare_environment
-from core.errors import DecodersUnavailable, ImageTooCostly
-from core.images.frames import READY, Verdict, packed, verdict_of
+from core.errors import DecodersUnavailable, ImageInvalid, ImageTooCostly
+from core.images.frames import READY, Answer, Drawing, Message, Verdict, answer_of, packed
 from core.telemetry import logger
 
 log = logger(__name__)
-MESSAGE_FILES = 16
+MESSAGE_FILES = 32
 MESSAGE_BYTES = 4 * 2**20
 RECEIVE_BYTES = 65_536
 MOST_RECEIVED = 2**20  # a verdict has some hundred bytes
@@ -40,7 +40,7 @@ class DecodeLimits:
 
 
 class DecodePool:
-    """Processes that say what files are; any number of threads may ask.
+    """Processes that say what files are, and draw them small; any number of threads may ask.
 
     They start when they are first needed. One that a file has ended is replaced.
     """
@@ -50,7 +50,7 @@ class DecodePool:
         self._limits = limits
         self._processes = processes
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="decode")
-        # One place for each thread, so that a thread always finds one.
+        # One place for each process; threads that draw wait their turn among them.
         self._places: SimpleQueue[_Worker | None] = SimpleQueue()
         for _ in range(processes):
             self._places.put(None)
@@ -74,7 +74,22 @@ class DecodePool:
             DecodersUnavailable: A process does not start.
         """
         parts = _parts(files, most=-(-len(files) // self._processes))
-        return [verdict for part in self._threads.map(self._inspect, parts) for verdict in part]
+        messages = map(Message, parts)
+        answers = [one for said in self._threads.map(self._ask, messages) for one in said]
+        return [answer for answer in answers if not isinstance(answer, Drawing)]
+
+    def draw(self, data: bytes, *, side: int) -> bytes:
+        """The image within a square of so many pixels, as WebP.
+
+        Raises:
+            ImageInvalid: It cannot be decoded within the limits.
+            DecodersUnavailable: A process does not start.
+        """
+        (answer,) = self._ask(Message([data], side))
+        if isinstance(answer, ImageInvalid):
+            raise answer
+        assert isinstance(answer, Drawing), "nothing else is taken from a process that draws"
+        return answer.data
 
     def close(self) -> None:
         """End the processes, once nobody asks any more."""
@@ -83,19 +98,25 @@ class DecodePool:
             if worker := self._places.get():
                 worker.close()
 
-    def _inspect(self, files: Sequence[bytes]) -> list[Verdict]:
+    def _ask(self, message: Message) -> list[Answer]:
         worker = self._places.get()
-        verdicts: list[Verdict] = []
+        files = message.files
+        answers: list[Answer] = []
+        most = len(files)
         try:
-            while len(verdicts) < len(files):
+            while len(answers) < len(files):
                 if worker and not worker.alive:
                     worker.close()
                     worker = None
                 worker = worker or _Worker(self._limits)
-                verdicts += worker.inspect(files[len(verdicts) :])
+                asked = files[len(answers) : len(answers) + most]
+                said = worker.ask(Message(asked, message.side))
+                answers += said
+                if len(said) < len(asked):
+                    most = 1  # which of them ended the process shows when each is alone
         finally:
             self._places.put(worker)
-        return verdicts
+        return answers
 
 
 def _parts(files: Sequence[bytes], *, most: int) -> Iterator[Sequence[bytes]]:
@@ -157,21 +178,31 @@ class _Worker:
         """Whether it can be asked."""
         return self._process.poll() is None
 
-    def inspect(self, files: Sequence[bytes]) -> list[Verdict]:
-        """Verdicts in order; the last one may be on the file that ended the process."""
-        verdicts: list[Verdict] = []
+    def ask(self, message: Message) -> list[Answer]:
+        """Answers in order; fewer where a file ended the process, unless it was the only one."""
+        answers: list[Answer] = []
         try:
-            self._channel.sendall(packed(files))
-            while len(verdicts) < len(files):
-                verdicts.append(verdict_of(self._line()))
+            self._channel.sendall(packed(message))
+            while len(answers) < len(message.files):
+                answers.append(self._answer(drawn=message.side > 0))
         except TimeoutError:
             self._end()
-            verdicts.append(self._refusal(f"did not end in {self._patience:g} s"))
+            cause = f"did not end in {self._patience:g} s"
         except (OSError, ValueError, RecursionError) as error:
             self._end()
             log.warning("a file ended the process that decoded it", error=repr(error))
-            verdicts.append(self._refusal(self._cause()))
-        return verdicts
+            cause = self._cause()
+        else:
+            return answers
+        if len(message.files) == 1:
+            answers.append(ImageTooCostly(f"decoding the image {cause}"))
+        return answers
+
+    def _answer(self, *, drawn: bool) -> Answer:
+        answer = answer_of(self._line())
+        if not isinstance(answer, ImageInvalid) and isinstance(answer, Drawing) != drawn:
+            raise ValueError("the decoding process answers what it was not asked")
+        return answer
 
     def close(self) -> None:
         """End the process, which has nothing to do."""
@@ -206,6 +237,3 @@ class _Worker:
             return f"took more than the {self._limits.seconds:g} s of processor time allowed"
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"ended the process that did it ({how})"
-
-    def _refusal(self, what: str) -> ImageTooCostly:
-        return ImageTooCostly(f"decoding the image {what}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, literal, select, update
+from sqlalchemy import delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -97,7 +97,8 @@ def record(
     kept = [item for item in results if isinstance(item, Verified)]
     first = {item.sha256: item for item in reversed(kept)}
     # Until the commit uploads to this dataset take turns here, so that the counts hold.
-    turn = select(Dataset).where(Dataset.id == dataset_id).with_for_update(key_share=True)
+    turn = select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id.is_not(None))
+    turn = turn.with_for_update(key_share=True)
     dataset = session.scalars(turn.execution_options(populate_existing=True)).one_or_none()
     if dataset is None:
         raise DatasetNotFound(f"dataset_id: the dataset {dataset_id} was deleted meanwhile")
@@ -117,7 +118,34 @@ def record(
     _insert_names(session, dataset_id, named)
     lines = [_line(item, first, fresh, ids) for item in results]
     _insert_lines(session, import_id, lines, start)
+    _count(session, import_id, lines)
     return lines
+
+
+def files_with_images(session: Session, import_id: UUID) -> list[tuple[str, UUID]]:
+    """The files of an import that are images, in their order: the name, and which image."""
+    rows = select(ImportLine.file, ImportLine.image_id).where(
+        ImportLine.import_id == import_id,
+        ImportLine.outcome.in_(("added", "duplicate")),
+        ImportLine.image_id.is_not(None),
+    )
+    found = session.execute(rows.order_by(ImportLine.number))
+    return [(row.file, row.image_id) for row in found]
+
+
+def record_labels(
+    session: Session, import_id: UUID, *, labelled: int, lines: Sequence[ReportLine]
+) -> None:
+    """How many images have the class of their folder, and a line for each that has not.
+
+    Takes the place of what was recorded before: the same import may be labelled again.
+    """
+    told = select(Import).where(Import.id == import_id).with_for_update()
+    row = session.scalars(told.execution_options(populate_existing=True)).one()
+    earlier = (ImportLine.import_id == import_id, ImportLine.outcome == "unlabelled")
+    session.execute(delete(ImportLine).where(*earlier))
+    _insert_lines(session, import_id, lines, row.added + row.duplicates + row.rejected)
+    row.labelled, row.unlabelled = labelled, len(lines)
 
 
 def _insert_names(session: Session, dataset_id: UUID, names: set[tuple[UUID, str]]) -> None:
@@ -179,6 +207,9 @@ def _insert_lines(
     )
     rows = select(literal(import_id), *given.c)
     session.execute(insert(ImportLine).from_select(["import_id", *given.c.keys()], rows))
+
+
+def _count(session: Session, import_id: UUID, lines: Sequence[ReportLine]) -> None:
     outcomes = [line.outcome for line in lines]
     session.execute(
         update(Import)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from io import BytesIO
 from threading import BoundedSemaphore
 
-from PIL import Image
-
 from core.errors import BlobNotFound, Overloaded
-from core.images.decoding import DECODER_VERSION, decode
+from core.images.decoding import DECODER_VERSION
+from core.images.pool import DecodePool
 from core.images.recording import image_key
 from core.storage.store import BlobStore
 
@@ -17,10 +15,7 @@ SIZES = (64, 128, 256, 512)
 MEDIA_TYPE = "image/webp"
 # Part of a thumbnail's key: another way to draw them has another number.
 VERSION = 1
-QUALITY = 80
-EFFORT = 2  # of the encoder, 0 to 6: a third of the time of the default for a tenth more bytes
-LOSSLESS_UP_TO = 64
-# An image of the largest size takes some hundred MB while it is decoded.
+# Uploads are decoded in the same processes, and are not to wait for a page of pictures.
 AT_ONCE = 2
 PATIENCE_SECONDS = 5.0
 _PLACES = BoundedSemaphore(AT_ONCE)
@@ -37,11 +32,13 @@ def thumbnail_keys(sha256: str) -> list[str]:
     return [f"thumbnails/{thumbnail_digest(sha256, size)}" for size in SIZES]
 
 
-def thumbnail(store: BlobStore, sha256: str, size: int) -> bytes:
+def thumbnail(store: BlobStore, decoders: DecodePool, sha256: str, size: int) -> bytes:
     """The image within a square of so many pixels, as WebP; never larger than the image.
 
     Raises:
         Overloaded: Others are being made, and it did not come to this one in time.
+        ImageInvalid: The limits on decoding are narrower than when it was uploaded.
+        DecodersUnavailable: The processes that decode do not start.
         BlobNotFound: The store has no such image.
     """
     key = f"thumbnails/{thumbnail_digest(sha256, size)}"
@@ -52,19 +49,8 @@ def thumbnail(store: BlobStore, sha256: str, size: int) -> bytes:
     if not _PLACES.acquire(timeout=PATIENCE_SECONDS):
         raise Overloaded("other thumbnails are being made; try again in a moment")
     try:
-        made = _draw(store.get(image_key(sha256)), size)
+        made = decoders.draw(store.get(image_key(sha256)), side=size)
     finally:
         _PLACES.release()
     store.put(key, made)
     return made
-
-
-def _draw(data: bytes, size: int) -> bytes:
-    # The upload verified size and pixels; the blob is found by its hash.
-    image = Image.fromarray(decode(data, max_bytes=len(data), max_pixels=2**62).pixels_HWC)
-    small = max(image.size) <= LOSSLESS_UP_TO
-    image.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    written = BytesIO()
-    # Loss shows in pictures of a few pixels, which a browser enlarges, and saves nothing there.
-    image.save(written, "WEBP", quality=QUALITY, method=EFFORT, lossless=small)
-    return written.getvalue()

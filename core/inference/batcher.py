@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from core.errors import BatchFailed, FewlabelsError, Overloaded
-from core.telemetry import INFERENCE_BATCHES, INFERENCE_QUEUE, logger
+from core.telemetry import INFERENCE_BATCH, INFERENCE_BATCHES, INFERENCE_QUEUE, logger
 
 log = logger(__name__)
 ItemT = TypeVar("ItemT")
@@ -149,6 +149,7 @@ class Batcher(Generic[ItemT, ResultT]):
 
     def _answer(self, batch: list[_Entry[ItemT, ResultT]]) -> None:
         INFERENCE_BATCHES.inc()
+        INFERENCE_BATCH.observe(len(batch))
         try:
             with self._turn:
                 started = time.perf_counter()

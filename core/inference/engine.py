@@ -21,7 +21,7 @@ from core.inference.runtimes import Placement
 from core.inference.shelf import MB, Served, Shelf
 from core.learning.runtimes import Pixels
 from core.registry.artifact import ModelSource
-from core.telemetry import logger
+from core.telemetry import INFERENCE_SECONDS, logger
 
 log = logger(__name__)
 
@@ -123,7 +123,10 @@ class Engine:
                 for flight in flights:
                     flight.start(self._pool)
                 await together([flight.future for flight in flights])
-        return Answered(served.model, [_result(flight) for flight in flights], timing(flights))
+        spent = timing(flights)
+        for step in ("decode", "queue", "forward"):
+            INFERENCE_SECONDS.labels(step).observe(getattr(spent, step))
+        return Answered(served.model, [_result(flight) for flight in flights], spent)
 
     async def check(self) -> None:
         """Raise RuntimeError or TimeoutError when the engine can no longer answer.

@@ -32,6 +32,7 @@ SETTINGS = {
     "core.objects",
     "core.outbound",
     "core.serving",
+    "core.watching",
 }
 # What a package may import of this project besides itself: the table of the design.
 ALLOWED: dict[str, set[str]] = {
@@ -41,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "core.exposure": set(),
     "core.learning": set(),
     "core.telemetry": FACTS,
+    "core.exposition": FACTS | {"core.telemetry"},
     "core.storage": FACTS,
     "core.db": FACTS,
     "core.auth": DATA,

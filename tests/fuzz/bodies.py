@@ -107,7 +107,8 @@ def _is_id(value: object) -> bool:
 def _sent(
     case: schemathesis.Case[Any], body: Any, media_type: str | None
 ) -> schemathesis.Case[Any]:
-    case.body = body
+    if body is not case.body:  # one that is set is judged anew, and bytes then are no string
+        case.body = body
     if media_type is not None:
         case.headers["Content-Type"] = media_type
     return case

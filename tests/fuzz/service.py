@@ -60,6 +60,7 @@ def running_service(folder: Path) -> Iterator[Service]:
         # How often a key may call has its own tests; here it would hide the operation behind it.
         requests_per_second=0,
         max_unfinished_jobs=0,
+        stream_seconds=0.2,
         max_upload_bytes=2**20,
         max_json_bytes=2**20,
         max_inference_bytes=2**20,

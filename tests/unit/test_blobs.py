@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core import blobs
 from core.auth import SCOPES, Caller, ensure_project
+from core.datasets import removal
 from core.datasets.service import create_dataset, delete_dataset, delete_image, get_dataset
 from core.datasets.snapshot import freeze
 from core.db.imports import Import, LooseBlob
@@ -71,6 +72,12 @@ def add(sessions: sessionmaker[Session], store: FolderStore, caller: Caller, *nu
     return dataset_id
 
 
+def remove(sessions: sessionmaker[Session], caller: Caller, dataset_id: UUID) -> None:
+    with sessions.begin() as session:
+        delete_dataset(session, caller, dataset_id)
+    removal.sweep(sessions, seconds=20)
+
+
 def key_of(number: int) -> str:
     return f"images/{hashlib.sha256(picture(number)).hexdigest()}"
 
@@ -123,8 +130,7 @@ def test_deleting_frees_what_nobody_else_has(
         assert get_dataset(session, caller, first).image_count == 2
     assert store.exists(key_of(4))  # until the sweep: the transaction may still fail
     assert blobs.sweep(sessions, store, grace=NOW) == 1
-    with sessions.begin() as session:
-        delete_dataset(session, caller, first)
+    remove(sessions, caller, first)
     assert marks(sessions) == {key_of(5), key_of(6)}
     assert blobs.sweep(sessions, store, grace=NOW) == 1
     assert [store.exists(key_of(n)) for n in (4, 5, 6)] == [False, False, True]
@@ -148,8 +154,7 @@ def test_an_upload_of_what_is_being_swept_waits_and_writes_it_anew(
     sessions: sessionmaker[Session], store: FolderStore, caller: Caller, tmp_path: Path
 ) -> None:
     dataset_id = add(sessions, store, caller, 7)
-    with sessions.begin() as session:
-        delete_dataset(session, caller, dataset_id)
+    remove(sessions, caller, dataset_id)
     slow = Slow(tmp_path / "blobs")
     with ThreadPoolExecutor() as threads:
         sweeping = threads.submit(blobs.sweep, sessions, slow, grace=NOW)
@@ -168,8 +173,7 @@ def test_a_store_that_is_away_keeps_the_marks(
     sessions: sessionmaker[Session], store: FolderStore, caller: Caller, tmp_path: Path
 ) -> None:
     dataset_id = add(sessions, store, caller, 8)
-    with sessions.begin() as session:
-        delete_dataset(session, caller, dataset_id)
+    remove(sessions, caller, dataset_id)
     with pytest.raises(StoreUnavailable):
         blobs.sweep(sessions, FolderStore(tmp_path / "gone"), grace=NOW)
     assert marks(sessions) == {key_of(8)}
@@ -197,10 +201,10 @@ def test_thumbnails_go_with_their_image(
 ) -> None:
     dataset_id = add(sessions, store, caller, 11)
     sha256 = key_of(11).partition("/")[2]
-    assert thumbnail(store, sha256, 128)
+    with closing(DecodePool(DECODING, processes=1)) as decoders:
+        assert thumbnail(store, decoders, sha256, 128)
     assert len(list(store.keys("thumbnails"))) == 1
-    with sessions.begin() as session:
-        delete_dataset(session, caller, dataset_id)
+    remove(sessions, caller, dataset_id)
     assert blobs.sweep(sessions, store, grace=NOW, made_from=thumbnail_keys) == 1
     assert list(store.keys("thumbnails")) == []
 

@@ -34,6 +34,7 @@ LIMITS = {
     "max_classes": 20,
     "max_labels_per_request": 400,
     "max_webhooks": 1000,
+    "stream_seconds": 1.0,
     "key_cache_seconds": 0.0,
     "device": "cpu",
     "log_format": "json",
@@ -128,16 +129,12 @@ def add_model(app: FastAPI, client: TestClient) -> Callable[..., UUID]:
         classes: tuple[str, ...] = (),
         seed: int = 0,
         project: str = "default",
-        exported: bool = False,
+        **wishes: Any,
     ) -> UUID:
         with app.state.sessions.begin() as session:
+            store = app.state.store
             return record_tiny_model(
-                session,
-                app.state.store,
-                classes=classes,
-                seed=seed,
-                project=project,
-                exported=exported,
+                session, store, classes=classes, seed=seed, project=project, **wishes
             )
 
     return add

@@ -67,9 +67,9 @@ class Direct:
             tags.append(answer.headers["etag"])
         return tags
 
-    def complete(self, started: dict[str, Any], tags: list[str]) -> Any:
+    def complete(self, started: dict[str, Any], tags: list[str], **fields: str) -> Any:
         url = f"/datasets/{started['dataset_id']}/uploads/{started['id']}/complete"
-        return self.client.post(url, json={"etags": tags})
+        return self.client.post(url, json={"etags": tags, **fields})
 
     def send(self, dataset_id: str, data: bytes, **fields: Any) -> dict[str, Any]:
         started = self.announce(dataset_id, data, **fields)

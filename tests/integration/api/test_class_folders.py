@@ -90,6 +90,22 @@ def test_an_image_in_two_folders_gets_neither(client: TestClient, add_dataset: A
     assert named["id"] == line["image_id"]
 
 
+def test_the_report_of_the_import_has_those_without_a_label(
+    client: TestClient, add_dataset: Add
+) -> None:
+    dataset = add_dataset()
+    files = {"cat/1.png": picture(1), "dog/1.png": picture(1), "cat/2.png": picture(2)}
+    report = upload(client, dataset, files)
+    url = f"/datasets/{dataset}/imports/{report['import_id']}"
+    told = client.get(url).json()
+    counts = ("added", "duplicates", "rejected", "labelled", "unlabelled")
+    assert [told[count] for count in counts] == [2, 1, 0, 1, 1]
+    assert [line["number"] for line in told["lines"]] == [0, 1, 2, 3]
+    (line,) = client.get(f"{url}?outcome=unlabelled").json()["lines"]
+    assert (line["file"], line["code"], line["number"]) == ("cat/1.png", "TwoClasses", 3)
+    assert '"unlabelled"' in client.get(f"{url}/report.jsonl").text.splitlines()[3]
+
+
 def test_a_label_that_is_there_is_kept(client: TestClient, add_dataset: Add) -> None:
     dataset = add_dataset({"x.png": picture(1), "y.png": picture(2)})
     lines = [{"file": "x.png", "label": "seen by people"}, {"file": "y.png", "label": "cat"}]
@@ -130,10 +146,10 @@ def test_names_that_are_no_classes(client: TestClient, add_dataset: Add) -> None
 def test_a_path_that_is_cut_names_no_folder(client: TestClient, add_dataset: Add, way: str) -> None:
     dataset = add_dataset()
     deep = "/".join(["d" * 100] * 12) + "/bolt/c.png"
-    report = upload(client, dataset, {deep: picture(3), "d" * 1016 + "/a.png": picture(4)}, way)
+    report = upload(client, dataset, {deep: picture(3), "d" * 1000 + "/a.png": picture(4)}, way)
     assert (report["added"], report["labelled"]) == (2, 0)
     assert [line["code"] for line in report["lines"]] == ["NameTooLong", "ClassNameInvalid"]
-    assert "after 1024 characters" in report["lines"][0]["detail"]
+    assert "more than 1020 bytes" in report["lines"][0]["detail"]
 
 
 def test_too_many_classes_set_no_label(client: TestClient, add_dataset: Callable[..., str]) -> None:

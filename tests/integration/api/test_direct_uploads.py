@@ -49,6 +49,19 @@ def test_an_archive_in_parts_is_imported_and_removed(
     assert direct.told(accepted) == told
 
 
+def test_folders_of_an_archive_are_labels(direct: Direct) -> None:
+    dataset_id = direct.dataset()
+    files = {"bolt/1.png": picture(1), "nut/2.png": picture(2), "3.png": picture(3)}
+    started = direct.announce(dataset_id, tar_of(files))
+    tags = direct.put(started, tar_of(files))
+    accepted = direct.complete(started, tags, labels="folders").json()
+    direct.work(accepted["id"])
+    told = direct.told(accepted)
+    assert (told["state"], told["labelled"], told["unlabelled"]) == ("complete", 2, 0)
+    found = direct.client.get(f"/datasets/{dataset_id}").json()["labels_per_class"]
+    assert found == {"bolt": 1, "nut": 1}
+
+
 def test_completing_twice_gives_the_same_import(direct: Direct) -> None:
     dataset_id = direct.dataset()
     started = direct.announce(dataset_id, tar_of(pictures(2)))

@@ -28,7 +28,7 @@ def test_ten_lines_of_the_page_give_the_answers_of_the_service(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model_id = str(add_model(classes=CLASSES, seed=5, exported=True))
+    model_id = str(add_model(classes=CLASSES, seed=5, exported=True, head_std=1.0))
     (tmp_path / "model.onnx").write_bytes(
         client.get(f"/models/{model_id}/files/model.onnx").content
     )

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import func, text, update
 from sqlalchemy.orm import Session
 
 from core.config import Settings
@@ -35,8 +35,8 @@ def fill_bucket(direct: Direct, prefix: str, files: dict[str, bytes]) -> None:
         bucket.put_object(BUCKET, prefix + name, io.BytesIO(data), len(data))
 
 
-def order(direct: Direct, dataset_id: str, bucket: str, prefix: str) -> Any:
-    body = {"source": {"bucket": bucket, "prefix": prefix}}
+def order(direct: Direct, dataset_id: str, bucket: str, prefix: str, **fields: str) -> Any:
+    body = {"source": {"bucket": bucket, "prefix": prefix}, **fields}
     return direct.client.post(f"/datasets/{dataset_id}/imports", json=body)
 
 
@@ -67,6 +67,70 @@ def test_what_lies_in_a_bucket_is_imported(direct: Direct) -> None:
     ]
     # The bucket stays as it is.
     assert (direct.server.folder / BUCKET / "first/day/1.png").read_bytes() == picture(1)
+
+
+def labels_of(direct: Direct, dataset_id: str) -> dict[str, str | None]:
+    items = direct.client.get(f"/datasets/{dataset_id}/images").json()["items"]
+    return {item["names"][0]: item["label"] for item in items}
+
+
+def test_folders_below_a_prefix_are_labels(direct: Direct) -> None:
+    files = {
+        "bolt/1.png": picture(40),
+        "a/bolt/2.png": picture(41),
+        "nut/3.png": picture(42),
+        "set/3.png": picture(42),
+        "4.png": picture(43),
+    }
+    fill_bucket(direct, "classes/", files)
+    dataset_id = direct.dataset()
+    accepted = order(direct, dataset_id, BUCKET, "classes/", labels="folders").json()
+    direct.work(accepted["id"])
+    told = direct.told(accepted)
+    assert (told["state"], told["added"]) == ("complete", 4)
+    assert (told["labelled"], told["unlabelled"]) == (2, 1)
+    assert [line["code"] for line in told["lines"] if line["outcome"] == "unlabelled"] == [
+        "TwoClasses"
+    ]
+    expected = {"a/bolt/2.png": "bolt", "bolt/1.png": "bolt", "nut/3.png": None, "4.png": None}
+    assert labels_of(direct, dataset_id) == expected
+    history = direct.client.get(f"/datasets/{dataset_id}/labels/history").json()["items"]
+    assert [change["to_label"] for change in history] == ["bolt", "bolt"]
+
+
+def test_labels_by_folder_are_the_same_twice(
+    direct: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_bucket(direct, "twice/", {"a/1.png": picture(50), "b/1.png": picture(50)})
+    accepted = order(direct, direct.dataset(), BUCKET, "twice/", labels="folders").json()
+
+    def away(session: Session, held: orders.Held, error: Any = None) -> None:
+        raise LeaseLost("a worker that fell silent before it wrote the end")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(orders, "end", away)
+        direct.work(accepted["id"])
+    assert direct.told(accepted)["unlabelled"] == 1
+    with direct.sessions.begin() as session:
+        late = update(ImportOrder).where(ImportOrder.import_id == UUID(accepted["id"]))
+        session.execute(late.values(lease_expires_at=func.clock_timestamp()))
+    with direct.sessions.begin() as session:
+        orders.sweep(session, hints_waiting=0)
+    direct.work(accepted["id"])
+    told = direct.told(accepted)
+    assert (told["state"], told["unlabelled"], len(told["lines"])) == ("complete", 1, 3)
+
+
+def test_too_many_folders_fail_the_import_and_keep_its_images(direct: Direct) -> None:
+    most = direct.place.settings.max_classes
+    fill_bucket(direct, "many/", {f"{n}/a.png": picture(60 + n) for n in range(most + 1)})
+    dataset_id = direct.dataset()
+    accepted = order(direct, dataset_id, BUCKET, "many/", labels="folders").json()
+    direct.work(accepted["id"])
+    told = direct.told(accepted)
+    assert (told["state"], told["error_code"]) == ("failed", "LabelsInvalid")
+    assert f"{most + 1} images of this import were added" in told["error_detail"]
+    assert set(labels_of(direct, dataset_id).values()) == {None}
 
 
 def test_an_import_from_a_bucket_goes_on_behind_what_is_recorded(direct: Direct) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from api.main import create_app
 from core import auth
 from core.config import Settings
+from core.datasets import removal
 from core.db.labelling import ImageSplit, LabelChange
 from core.db.models import Image
 from tests.integration.api.problems import assert_problem, pictures
@@ -116,7 +117,7 @@ def test_the_key_is_named(
 
 
 def test_it_goes_with_the_image_and_with_the_dataset(
-    client: TestClient, dataset: str, session: Callable[[], Session]
+    app: FastAPI, client: TestClient, dataset: str, session: Callable[[], Session]
 ) -> None:
     label(client, dataset, p0="a", p1="b", p2="c")
     splits = [{"file": f"p{n}.png", "split": "test"} for n in range(3)]
@@ -138,4 +139,5 @@ def test_it_goes_with_the_image_and_with_the_dataset(
     assert kept() == [2, 2]
     assert [item["to_label"] for item in history(client, dataset)] == ["c", "b"]
     assert client.delete(f"/datasets/{dataset}").status_code == 204
+    removal.sweep(app.state.sessions, seconds=20)
     assert kept() == [0, 0]

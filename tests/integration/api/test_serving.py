@@ -153,3 +153,24 @@ def test_readyz_goes_through_the_batcher(
     assert answer.json()["checks"]["engine"] == "does not answer"
     served.batcher._forward = served.model.forward
     assert client.get("/readyz").status_code == 200
+
+
+def test_bodies_beyond_the_memory_for_them_are_429_unread(
+    app: FastAPI, client: TestClient, classifier: UUID, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"model": str(classifier), "images": [BASE64]}
+    monkeypatch.setattr(app.state.inbound, "_limit", 1)
+    with (
+        listening(app) as port,
+        closing(http.client.HTTPConnection("127.0.0.1", port)) as connection,
+    ):
+        headers = {"content-type": "application/json"}
+        connection.request("POST", "/embed", json.dumps(body), headers)
+        assert gate.begun.acquire(timeout=LIMIT)
+        for route in ("/predict", "/v1/embeddings", "/search"):
+            refused = client.post(route, content=b"never looked at")
+            assert_problem(refused, 429, "body: found 15 bytes.*at most 1 may")
+        gate.open.set()
+        assert connection.getresponse().status == 200
+    assert client.post("/embed", json=body).status_code == 200
+    assert app.state.inbound._taken == 0

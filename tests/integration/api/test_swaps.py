@@ -143,6 +143,22 @@ def test_the_weights_are_in_memory_once(api: Running, settings: Settings, add_mo
     until(all_have_it, "each process maps the file of the weights")
 
 
+def test_metrics_are_those_of_all_processes(api: Running, add_model: Add) -> None:
+    body = {"model": str(add_model(classes=CLASSES, seed=34)), "images": [BASE64]}
+
+    def answered() -> float:
+        with urlopen(f"{api.url}/metrics", timeout=LIMIT) as answer:
+            text = answer.read().decode()
+        assert "fewlabels_inference_queue_size 0.0" in text
+        line = 'fewlabels_inference_images_total{outcome="answered"} '
+        return float(text.partition(line)[2].split("\n")[0])
+
+    before = answered()
+    for number in range(1, 21):  # whichever process is asked
+        sent("POST", f"{api.url}/embed", body)
+        assert answered() == before + number
+
+
 def sent_weights(api: Running, model: str) -> str:
     with urlopen(f"{api.url}/models/{model}", timeout=LIMIT) as answer:
         manifest = json.loads(answer.read())["manifest"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from PIL import Image
 from core.errors import DecodersUnavailable, ImageInvalid, ImageTooCostly, ImageTooLarge
 from core.images import frames
 from core.images.decoding import ImageInfo
-from core.images.frames import Verdict
+from core.images.frames import Answer, Drawing, Verdict
 from core.images.pool import DecodeLimits, DecodePool
 from tests.unit.images.image_samples import encode, gradient, ihdr, png, read
 
@@ -107,7 +108,7 @@ def test_a_process_that_was_killed_is_replaced(make: Make) -> None:
     assert codes(pool.inspect([GOOD, GOOD])) == ["good", "good"]
 
 
-def test_death_refuses_one_file_only(make: Make) -> None:
+def test_a_process_that_something_else_ends_refuses_nothing(make: Make) -> None:
     pool = make()
     pool.inspect([GOOD])
     (child,) = decoders()
@@ -118,8 +119,22 @@ def test_death_refuses_one_file_only(make: Make) -> None:
             time.sleep(0.01)
         child.send_signal(signal.SIGSEGV)
         verdicts = asked.result(30)
-    assert codes(verdicts) == ["good", "ImageTooCostly", "good"]
-    assert "ended the process that did it (SIGSEGV)" in str(verdicts[1])
+    assert codes(verdicts) == ["good", "good", "good"]
+
+
+def test_a_file_that_ends_the_process_alone_is_refused(make: Make) -> None:
+    pool = make()
+    pool.inspect([GOOD])
+    (child,) = decoders()
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(pool.inspect, [COSTLY])
+        before = sum(child.cpu_times()[:2])
+        while sum(child.cpu_times()[:2]) < before + 0.2:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGSEGV)
+        (verdict,) = asked.result(30)
+    assert codes([verdict]) == ["ImageTooCostly"]
+    assert "ended the process that did it (SIGSEGV)" in str(verdict)
 
 
 def test_a_process_that_stands_still_is_given_up(
@@ -130,9 +145,9 @@ def test_a_process_that_stands_still_is_given_up(
     pool.inspect([GOOD])
     (child,) = decoders()
     child.suspend()
-    verdicts = pool.inspect([GOOD, GOOD])
-    assert codes(verdicts) == ["ImageTooCostly", "good"]
-    assert str(verdicts[0]) == "decoding the image did not end in 2 s"
+    (verdict,) = pool.inspect([GOOD])
+    assert codes([verdict]) == ["ImageTooCostly"]
+    assert str(verdict) == "decoding the image did not end in 2 s"
     assert not child.is_running()
 
 
@@ -181,6 +196,21 @@ def test_a_process_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch) 
         assert codes(pool.inspect([GOOD])) == ["good"]
 
 
+def saying(folder: Path, said: str) -> Path:
+    """A decoding process that was taken over."""
+    program = folder / "python"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import socket\n"
+        "channel = socket.socket(fileno=0)\n"
+        f"channel.sendall({frames.READY!r})\n"
+        "channel.recv(100)\n"
+        f"channel.sendall({said})\n"
+    )
+    program.chmod(0o700)
+    return program
+
+
 BABBLE = {
     "without end": 'b"x" * 2**22',
     "something else": "b'[1, 2]' + bytes([10])",
@@ -193,16 +223,7 @@ BABBLE = {
 def test_a_process_that_was_taken_over_can_only_refuse(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
-    program = tmp_path / "python"
-    program.write_text(
-        f"#!{sys.executable}\n"
-        "import socket\n"
-        "channel = socket.socket(fileno=0)\n"
-        f"channel.sendall({frames.READY!r})\n"
-        "channel.recv(100)\n"
-        f"channel.sendall({said})\n"
-    )
-    program.chmod(0o700)
+    program = saying(tmp_path, said)
     monkeypatch.setattr("sys.executable", str(program))
     pool = make()
     assert codes(pool.inspect([GOOD])) == ["ImageTooCostly"]
@@ -220,7 +241,30 @@ def test_many_threads_may_ask(make: Make) -> None:
         assert codes(verdicts)[-1] == "ImageInvalid"
 
 
-VERDICTS: list[Verdict] = [
+def test_pictures_are_drawn_within_the_limits(make: Make) -> None:
+    pool = make(memory_mb=256)
+    with Image.open(io.BytesIO(pool.draw(encode(gradient(90, 30)), side=60))) as drawn:
+        assert (drawn.format, drawn.size) == ("WEBP", (60, 20))
+    with pytest.raises(ImageTooCostly, match="8000x6000 pixels needs more memory"):
+        pool.draw(COSTLY, side=60)
+    with pytest.raises(ImageInvalid, match="not a"):
+        pool.draw(b"text", side=60)
+
+
+WRONG = {"a verdict": 'b\'[1, 1, "PNG", "RGB", true]\\n\'', "no picture": "b'[\"R0lG\"]\\n'"}
+
+
+@pytest.mark.parametrize("said", WRONG.values(), ids=WRONG)
+def test_a_picture_that_is_none_is_refused(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr("sys.executable", str(saying(tmp_path, said)))
+    with pytest.raises(ImageTooCostly, match="ended the process"):
+        make().draw(GOOD, side=60)
+
+
+VERDICTS: list[Answer] = [
+    Drawing(b"RIFF....WEBP"),
     ImageInfo(3, 4, "PNG", "RGB", True),
     ImageInvalid("a\nb"),
     ImageTooLarge("much"),
@@ -229,10 +273,10 @@ VERDICTS: list[Verdict] = [
 
 
 @pytest.mark.parametrize("verdict", VERDICTS, ids=lambda verdict: type(verdict).__name__)
-def test_verdicts_pass_as_lines(verdict: Verdict) -> None:
+def test_verdicts_pass_as_lines(verdict: Answer) -> None:
     line = frames.line_of(verdict)
     assert line.count(b"\n") == 1
-    back = frames.verdict_of(line)
+    back = frames.answer_of(line)
     assert type(back) is type(verdict)
     assert str(back) == str(verdict)
 
@@ -252,7 +296,7 @@ def test_verdicts_pass_as_lines(verdict: Verdict) -> None:
 )
 def test_a_line_of_another_form_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        frames.verdict_of(line)
+        frames.answer_of(line)
 
 
 def test_a_small_image_costs_little(make: Make) -> None:

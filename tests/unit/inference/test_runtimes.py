@@ -19,7 +19,7 @@ from tests.tiny_models import SIDE, tiny_source
 
 @pytest.fixture
 def exported(store: FolderStore, tmp_path: Path) -> ModelSource:
-    return tiny_source(store, tmp_path / "cache", exported=True)
+    return tiny_source(store, tmp_path / "cache", exported=True, head_std=1.0)
 
 
 def changed(source: ModelSource, **runtime: Any) -> ModelSource:
