@@ -76,8 +76,8 @@ bench-decode: $(READY) ## measure decoders of JPEG and the pool that checks uplo
 bench-search: $(READY) ## measure searches beside a matrix product alone, and their recall
 	@$(BENCH).search
 
-bench-serving: $(VENV)/.bench ## measure /predict beside the bare model, LitServe and plain FastAPI
-	@$(BENCH).serving
+bench-serving: $(VENV)/.bench ## measure answers a second beside the bare runtime, LitServe, FastAPI
+	@$(BENCH).serving $(if $(SECONDS),--seconds $(SECONDS))
 
 pictures: $(VENV)/.bench ## draw the pictures of docs/learning.md again
 	@$(BENCH).learning_pictures

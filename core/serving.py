@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
@@ -42,6 +43,16 @@ class ServingSettings(BaseSettings):
         gt=0,
         description="Most pixels of a model's inputs in one forward pass; bounds the batches of "
         "models with large inputs. One image always goes.",
+    )
+    inference_runtime: Literal["auto", "eager", "onnxruntime", "openvino"] = Field(
+        default="auto",
+        description="What runs the served models on a CPU: `auto` is what was fastest when the "
+        "model was made; a model without an ONNX file is run by PyTorch (`eager`).",
+    )
+    export_onnx: bool = Field(
+        default=True,
+        description="Whether a job ends with writing model.onnx and timing the runtimes: some "
+        "seconds, for large encoders half a minute.",
     )
     inference_seconds: float = Field(
         default=30.0,
@@ -88,6 +99,11 @@ class ServingSettings(BaseSettings):
                     "PROJECT/ID, separated by commas"
                 )
         return value
+
+    def images_a_pass(self, image_size: int) -> int:
+        """Most images of this size that one forward pass takes."""
+        fitting = max(1, self.inference_batch_pixels // image_size**2)
+        return min(self.inference_batch, fitting)
 
     @property
     def pinned(self) -> list[str]:

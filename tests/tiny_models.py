@@ -17,8 +17,11 @@ from core.db.models import Job, Model
 from core.learning.architecture import Architecture
 from core.learning.checkpoint import save_weights
 from core.learning.classifier import Classifier
+from core.learning.onnx_export import export_onnx
 from core.learning.preprocessing import Preprocessing
-from core.registry.artifact import WEIGHTS, ModelSource, publish_files, publish_manifest
+from core.learning.runtimes import Probe
+from core.learning.runtimes.eager import eager
+from core.registry.artifact import ONNX, WEIGHTS, ModelSource, publish_files, publish_manifest
 from core.storage.store import BlobStore
 
 SIDE = 16
@@ -33,6 +36,7 @@ def publish_tiny_model(
     channels: int = 3,
     hidden_dim: int | None = None,
     metrics: dict[str, Any] | None = None,
+    exported: bool = False,
     encoder: str = "resnet10_tiny",
     side: int = SIDE,
     head_std: float = 0.0,
@@ -56,13 +60,21 @@ def publish_tiny_model(
         std=(0.2, 0.25, 0.3)[:channels],
     )
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / WEIGHTS
-        module = architecture.build()
+        paths = {WEIGHTS: Path(folder) / WEIGHTS}
+        module = architecture.build().eval()
         if isinstance(module, Classifier) and head_std:
             torch.nn.init.normal_(module.head.weight, std=head_std)
-        save_weights(module, weights)
-        files = publish_files(store, {WEIGHTS: weights})
+        save_weights(module, paths[WEIGHTS])
+        if exported:
+            paths[ONNX] = Path(folder) / ONNX
+            export_onnx(module, preprocessing, paths[ONNX], classes=classes)
+        files = publish_files(store, paths)
+    chosen: dict[str, Any] = {}
+    if exported:
+        probe = asdict(Probe.of(eager(module, preprocessing), preprocessing))
+        chosen = {"runtime": {"chosen": "onnxruntime", "probe": probe}}
     facts = {
+        **chosen,
         "kind": "classifier" if classes else "encoder",
         "architecture": architecture.to_dict(),
         "preprocessing": asdict(preprocessing),
@@ -81,9 +93,10 @@ def tiny_source(
     seed: int = 0,
     model_id: UUID | None = None,
     channels: int = 3,
+    **wishes: Any,
 ) -> ModelSource:
     """A tiny model that an engine can load."""
-    manifest, _ = publish_tiny_model(store, classes=classes, seed=seed, channels=channels)
+    manifest, _ = publish_tiny_model(store, classes=classes, seed=seed, channels=channels, **wishes)
     return ModelSource(model_id or uuid4(), manifest, store, cache_folder)
 
 

@@ -26,7 +26,9 @@ class ModelOut(BaseModel):
         "has accuracy, confusion matrix and the figures of each class by split (or from "
         "cross-validation), `baseline` where it was asked for, and after distillation `teacher`, "
         "`student` and their `agreement`; an encoder's has what was probed in training. "
-        "`projection` says that the first layers after the encoder were kept."
+        "`projection` says that the first layers after the encoder were kept. `onnx` says whether "
+        "there is a `model.onnx`, or the reason why not; `runtime` what the model is served by, "
+        "with the milliseconds and the differences of all that were tried."
     )
     created_at: datetime
 

@@ -1,1 +1,1 @@
-"""Serving beside the bare model, LitServe and a plain FastAPI handler."""
+"""How fast does the service answer? Beside the runtime alone, LitServe and a plain handler."""

@@ -1,11 +1,11 @@
-"""Images a second and milliseconds to an answer: ours, LitServe, a plain FastAPI handler.
+"""How fast does the service answer? Beside the runtime alone, LitServe and a plain handler.
 
-A service with embedded servers trains two small classifiers; then the same weights and the same
-preprocessing answer behind each server, one image a request, at 1, 8 and 32 clients, in turns.
-The limit is decoding and forward passes in a loop, in batches of 32, with no server. Servers and
-clients share the cores of the machine, the loop has them alone.
+The same model, images and preprocessing on the same machine, in turns; the servers whose turn it
+is not are stopped (SIGSTOP). One JPEG in each request: a raw body, for LitServe a form, which is
+what it takes files by. Limit: decode in as many threads as there are cores, then the runtime,
+batches of 32, in a loop. The clients are a process of their own and share the cores.
 
-Run with: python -m benchmarks.serving [--seconds 5] [--rounds 2]
+Run with: python -m benchmarks.serving [--seconds 5] [--rounds 2] [--only resnet10]
 """
 
 from __future__ import annotations
@@ -13,227 +13,248 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import httpx2
 import psutil
+import torch
 
 from benchmarks.cells import versions
-from benchmarks.ingest import service
-from benchmarks.serving.models import KINDS, Kind, hand_over, pictures, train
+from benchmarks.serving.model import BATCH, Opened, make_jpegs, make_model, record
+from core.config import Settings, child_environment, load_settings
+from core.db.session import make_engine, session_factory, upgrade
+from core.embedded.commands import api_command
+from core.embedded.servers import start_servers
+from core.embedded.valkey import free_port
 
+CASES = {"resnet10@32": ("resnet10", 32, (32, 32)), "resnet18@224": ("resnet18", 224, (500, 375))}
 CLIENTS = (1, 8, 32)
-# LitServe's waiting times; the best one counts.
-TIMEOUTS = ("0.0", "0.005", "0.02")
-START_SECONDS = 90.0
-BOUNDARY = "benchmark-boundary"
-Figures = dict[str, float]
+CORES = os.cpu_count() or 1
+MEBIBYTE = 2**20
+START_SECONDS = 120.0
+LITSERVE = [
+    {"batch": batch, "timeout": timeout, "workers": workers, "fast_queue": fast}
+    for batch, timeout, workers, fast in (
+        (1, 0.0, 1, False),
+        (32, 0.0, 1, False),
+        (32, 0.005, 1, False),
+        (32, 0.0, CORES, False),
+    )
+]
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+class Server:
+    """A server in a process of its own, stopped unless it is asked."""
+
+    def __init__(self, command: list[str], port: int, path: str, kind: str, **more: Any) -> None:
+        self.port, self.path, self.kind = port, path, kind
+        log = Path(tempfile.gettempdir(), f"fewlabels-bench-{port}.log").open("wb")  # noqa: SIM115
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, **more)
+
+    def ready(self, image: Path) -> None:
+        """Wait until it answers."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with suppress(subprocess.CalledProcessError, ConnectionError):
+                if self.ask([image], 1, 0.2)["errors"] == 0:
+                    return
+            time.sleep(0.5)
+        raise SystemExit(f"not started: {self.process.args}")
+
+    def ask(self, images: list[Path], clients: int, seconds: float) -> dict[str, Any]:
+        """What clients see of it."""
+        words = [self.port, self.path, clients, seconds, self.kind, *images]
+        command = [sys.executable, "-m", "benchmarks.serving.load", *map(str, words)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return {**found, "megabytes": self.megabytes()}
+
+    def megabytes(self) -> int:
+        """Memory of its own, shared pages counted in parts."""
+        return round(sum(p.memory_full_info().pss for p in self._tree()) / MEBIBYTE)
+
+    def send(self, number: int) -> None:
+        """Send a signal to all of its processes."""
+        for process in self._tree():
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def end(self) -> None:
+        """Kill it."""
+        self.send(signal.SIGKILL)
+        self.process.wait()
+
+    def _tree(self) -> list[psutil.Process]:
+        if self.process.poll() is not None:
+            return []
+        root = psutil.Process(self.process.pid)
+        return [root, *root.children(recursive=True)]
 
 
-def write_requests(folder: Path, files: list[bytes], path: str, *, form: bool) -> None:
-    """Requests as they go over the line."""
-    folder.mkdir()
-    for number, data in enumerate(files):
-        media = "image/jpeg"
-        if form:
-            media = f"multipart/form-data; boundary={BOUNDARY}"
-            head = 'Content-Disposition: form-data; name="file"; filename="a.jpg"'
-            start = f"--{BOUNDARY}\r\n{head}\r\nContent-Type: image/jpeg\r\n\r\n"
-            data = start.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
-        lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Type: {media}"]
-        lines.append(f"Content-Length: {len(data)}")
-        request = "\r\n".join(lines).encode() + b"\r\n\r\n" + data
-        (folder / f"{number:03d}").write_bytes(request)
+def limit(opened: Opened, images: list[bytes], seconds: float) -> float:
+    """Images a second of the runtime alone, decode counted."""
+    done, began = 0, time.perf_counter()
+    with ThreadPoolExecutor(CORES, initializer=partial(torch.set_num_threads, 1)) as pool:
+        while time.perf_counter() - began < seconds:
+            batch = [images[(done + row) % len(images)] for row in range(BATCH)]
+            opened.forward(list(pool.map(opened.canvas, batch)))
+            done += BATCH
+    return done / (time.perf_counter() - began)
+
+
+def lone(opened: Opened, images: list[bytes], seconds: float) -> float:
+    """The median of milliseconds to decode and answer one image, with nothing around it."""
+    times, began = [], time.perf_counter()
+    while (start := time.perf_counter()) - began < seconds:
+        opened.forward([opened.canvas(images[len(times) % len(images)])])
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def other(name: str, folder: Path, encoder: str, options: dict[str, Any] | None = None) -> Server:
+    """A server of `benchmarks.serving.others`."""
+    port = free_port()
+    words = [name, folder, encoder, port, *([json.dumps(options)] if options else [])]
+    command = [sys.executable, "-m", "benchmarks.serving.others", *map(str, words)]
+    return Server(command, port, "/predict", "form" if name == "litserve" else "image/jpeg")
+
+
+def best_litserve(folder: Path, encoder: str, images: list[Path], seconds: float) -> dict[str, Any]:
+    """The settings with which LitServe answers most at 32 clients."""
+    found = []
+    for options in LITSERVE:
+        server = other("litserve", folder, encoder, options)
+        try:
+            server.ready(images[0])
+            found.append((server.ask(images, CLIENTS[-1], seconds)["per_second"], options))
+        finally:
+            server.end()
+        print(f"  litserve {options}: {found[-1][0]} images/s", flush=True)
+    return max(found, key=lambda pair: float(pair[0]))[1]
 
 
 @contextmanager
-def peer(kind: str, folder: Path, *words: str) -> Iterator[tuple[int, int]]:
-    """A peer that answers: its port and process."""
-    port = free_port()
-    module = {"fastapi": ["peers", "fastapi"], "litserve": ["through_litserve"]}[kind]
-    command = [sys.executable, "-m", f"benchmarks.serving.{module[0]}", *module[1:]]
-    command += [str(folder), str(port)]
-    log = (folder / "peer.log").open("ab")
-    process = subprocess.Popen([*command, *words], stdout=log, stderr=log)
+def ours(settings: Settings, model_id: str) -> Iterator[Server]:
+    """The real API, in one process."""
+    settings = settings.model_copy(update={"port": free_port()})
+    environment = child_environment(settings)
+    path = f"/predict?model={model_id}"
+    command = api_command(settings)
+    server = Server(command, settings.port, path, "image/jpeg", env=environment)
     try:
-        _wait_until_it_answers(process, port, folder)
-        yield port, process.pid
+        yield server
     finally:
-        if process.poll() is None:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-        process.kill()
-        process.wait()
-        log.close()
+        server.end()
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
-    image = next((folder / "images").iterdir()).read_bytes()
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        for words in ({"content": image}, {"files": {"file": ("a.jpg", image)}}):
-            try:
-                url = f"http://127.0.0.1:{port}/predict"
-                if httpx2.post(url, timeout=10, **words).is_success:  # type: ignore[arg-type]
-                    return
-            except httpx2.TransportError:
-                time.sleep(0.2)
-    said = (folder / "peer.log").read_text()[-2000:]
-    raise SystemExit(f"a peer does not answer: {said}")
+def measure(
+    case: str, folder: Path, settings: Settings, model_id: str, options: argparse.Namespace
+) -> dict[str, Any]:
+    """All figures of one model."""
+    encoder, _, sides = CASES[case]
+    images = make_jpegs(folder / case, sides, 64)
+    contents = [path.read_bytes() for path in images]
+    seconds = options.seconds
+    settings_found = best_litserve(folder, encoder, images, seconds)
+    opened = Opened(folder, encoder, threads=CORES)
+    torch.set_num_threads(1)
+    seen: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    limits, lones = [], []
+    with ours(settings, model_id) as mine:
+        servers = {
+            "ours": mine,
+            "litserve": other("litserve", folder, encoder, settings_found),
+            "fastapi": other("fastapi", folder, encoder),
+        }
+        try:
+            for server in servers.values():
+                server.ready(images[0])
+                server.send(signal.SIGSTOP)
+            for _ in range(options.rounds):
+                lones.append(lone(opened, contents, seconds / 2))
+                for clients in CLIENTS:
+                    limits.append(limit(opened, contents, seconds))
+                    for name, server in servers.items():
+                        server.send(signal.SIGCONT)
+                        found = server.ask(images, clients, seconds)
+                        server.send(signal.SIGSTOP)
+                        seen.setdefault((name, clients), []).append(found)
+        finally:
+            for server in servers.values():
+                server.end()
+    return show(case, opened.model.runtime, seen, limits, lones)
 
 
-def load(port: int, clients: int, seconds: float, requests: Path) -> Figures:
-    """What so many clients see."""
-    words = [str(port), str(clients), str(seconds), str(requests)]
-    command = [sys.executable, "-m", "benchmarks.serving.load", *words]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
-    seen: Figures = json.loads(found.stdout)
-    return seen
-
-
-def memory(pid: int) -> float:
-    """Megabytes of a process and its children."""
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return sum(process.memory_info().rss for process in family) / 2**20
-
-
-def bare(folder: Path, seconds: float) -> Figures:
-    """The loop without a server."""
-    command = [sys.executable, "-m", "benchmarks.serving.peers", "bare", str(folder), str(seconds)]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
-    seen: Figures = json.loads(found.stdout)
-    return seen
-
-
-class Measured:
-    """All rounds of one kind of model."""
-
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, int], list[Figures]] = defaultdict(list)
-        self.memory: dict[str, float] = {}
-        self.limits: list[Figures] = []
-
-    def of(self, who: str, clients: int, what: str) -> float:
-        """The median over the rounds."""
-        return statistics.median(figures[what] for figures in self.rows[who, clients])
-
-    def limit(self, what: str) -> float:
-        """The median over the rounds."""
-        return statistics.median(figures[what] for figures in self.limits)
-
-    def best(self, who: str) -> float:
-        """Images a second at the number of clients that suits it."""
-        return max(self.of(who, clients, "per_second") for clients in CLIENTS)
-
-    def names(self) -> list[str]:
-        """Who was measured."""
-        return list(dict.fromkeys(who for who, _ in self.rows))
-
-    def errors(self, who: str) -> int:
-        """Answers that were none."""
-        seen = (figures for (name, _), rows in self.rows.items() if name == who for figures in rows)
-        return int(sum(figures["errors"] for figures in seen))
-
-
-def measure(kind: Kind, url: str, pid: int, scratch: Path, options: argparse.Namespace) -> Measured:
-    """All servers in turns, as often as there are rounds."""
-    files = pictures(kind)
-    model_id = train(url, kind, files)
-    folder = scratch / kind.name
-    hand_over(url, model_id, (scratch / "data" / "blobs").as_uri(), files, folder)
-    write_requests(folder / "raw", files, "/predict", form=False)
-    write_requests(folder / "form", files, "/predict", form=True)
-    write_requests(folder / "ours", files, f"/predict?model={model_id}", form=False)
-    measured = Measured()
-    port = int(url.rpartition(":")[2])
-
-    def ask(who: str, at: int, process: int, requests: str) -> None:
-        for clients in CLIENTS:
-            figures = load(at, clients, options.seconds, folder / requests)
-            measured.rows[who, clients].append(figures)
-        measured.memory[who] = memory(process)
-
-    for number in range(options.rounds):
-        measured.limits.append(bare(folder, options.seconds))
-        ask("ours", port, pid, "ours")
-        with peer("fastapi", folder) as (at, process):
-            ask("fastapi", at, process, "raw")
-        for timeout in TIMEOUTS:
-            with peer("litserve", folder, timeout) as (at, process):
-                ask(f"litserve, {timeout} s", at, process, "form")
-        print(f"{kind.name}: round {number + 1} of {options.rounds}", flush=True)
-    return measured
-
-
-def show(kind: Kind, measured: Measured) -> None:
-    """The table as Markdown."""
-    limit = measured.limit("per_second")
-    print(f"\n{kind.name}: limit {limit:,.0f} images/s; alone {measured.limit('p50'):.2f} ms")
-    print(
-        "| server | clients | images/s | share of the limit | p50 | p95 | p99 | errors | memory |"
-    )
+def show(
+    case: str,
+    runtime: str,
+    seen: dict[tuple[str, int], list[dict[str, Any]]],
+    limits: list[float],
+    lones: list[float],
+) -> dict[str, Any]:
+    """A table as Markdown; returns the line of the last JSON object."""
+    bound, alone = statistics.median(limits), statistics.median(lones)
+    print(f"\n{case} by {runtime}: limit {bound:.1f} images/s, lone {alone:.2f} ms\n")
+    print("| server | clients | images/s | of the limit | p50 | p95 | p99 ms | errors | MB |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for who in measured.names():
-        for clients in CLIENTS:
-            rate = measured.of(who, clients, "per_second")
-            times = [f"{measured.of(who, clients, what):.1f} ms" for what in ("p50", "p95", "p99")]
-            print(
-                f"| {who} | {clients} | {rate:,.0f} | {rate / limit:.2f} | {' | '.join(times)} "
-                f"| {measured.of(who, clients, 'errors'):.0f} | {measured.memory[who]:.0f} MB |"
-            )
-
-
-def summary(measured: Measured) -> dict[str, float]:
-    """The figures that are aimed at."""
-    peers = [name for name in measured.names() if name.startswith("litserve")]
-    lone = measured.of("ours", 1, "p50") - measured.limit("p50")
+    middle: dict[tuple[str, int], dict[str, float]] = {}
+    for key, rounds in seen.items():
+        row = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+        row["errors"] = sum(one["errors"] for one in rounds)
+        middle[key] = row
+        print(
+            f"| {key[0]} | {key[1]} | {row['per_second']:.1f} | {row['per_second'] / bound:.2f} | "
+            f"{row['p50']:.1f} | {row['p95']:.1f} | {row['p99']:.1f} | {row['errors']:.0f} | "
+            f"{row['megabytes']:.0f} |"
+        )
+    best = {
+        name: max(middle[name, clients]["per_second"] for clients in CLIENTS)
+        for name in ("ours", "litserve", "fastapi")
+    }
     return {
-        "limit": measured.limit("per_second"),
-        "ours": measured.best("ours"),
-        "litserve": max(measured.best(name) for name in peers),
-        "fastapi": measured.best("fastapi"),
-        "lone_overhead_ms": round(lone, 2),
-        "errors": measured.errors("ours"),
+        "limit": round(bound, 1),
+        **best,
+        "lone_overhead_ms": round(middle["ours", 1]["p50"] - alone, 2),
+        "errors": int(sum(row["errors"] for key, row in middle.items() if key[0] == "ours")),
     }
 
 
 def main() -> None:
-    """Measure both kinds, print the tables and one JSON object."""
+    """Measure both models; the last line is one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", choices=[kind.name for kind in KINDS], action="append")
+    parser.add_argument("--only", default="")
     options = parser.parse_args()
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ["FEWLABELS_REQUESTS_PER_SECOND"] = "0"  # the limit of a key is not what is measured
-    found = {**versions(), "litserve": version("litserve"), "uvicorn": version("uvicorn")}
-    print(f"python -m benchmarks.serving; {', '.join(f'{k} {v}' for k, v in found.items())}")
-    printed = {}
+    print(f"python -m benchmarks.serving, {CORES} cores, load {os.getloadavg()[0]:.1f}")
+    print(", ".join(f"{name} {version}" for name, version in versions().items()), flush=True)
+    printed: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="fewlabels-serving-") as name:
-        scratch = Path(name)
-        with service(scratch / "data") as (url, pid):
-            for kind in KINDS:
-                if options.only and kind.name not in options.only:
+        folder = Path(name)
+        base = load_settings(data_dir=folder, device="cpu")
+        with start_servers(base) as settings:
+            upgrade(settings.sqlalchemy_url)
+            engine = make_engine(settings.sqlalchemy_url)
+            for case, (encoder, side, sides) in CASES.items():
+                if options.only not in case:
                     continue
-                measured = measure(kind, url, pid, scratch, options)
-                show(kind, measured)
-                printed[kind.name] = summary(measured)
+                manifest = make_model(folder, encoder, side, make_jpegs(folder / case, sides, 64))
+                (folder / f"{encoder}.json").write_text(json.dumps(manifest))
+                print(f"{case}: {json.dumps(manifest['runtime']['candidates'])}", flush=True)
+                with session_factory(engine).begin() as session:
+                    model_id = str(record(session, manifest))
+                printed[case] = measure(case, folder, settings, model_id, options)
+            engine.dispose()
     print(json.dumps(printed))
 
 

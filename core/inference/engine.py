@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 import torch
@@ -15,8 +16,10 @@ from core.config import Settings
 from core.errors import DeadlineExceeded, FewlabelsError, Overloaded
 from core.inference.batcher import Batched, Batcher, shutting_down
 from core.inference.flight import Flight, Load, Timing, timing, together
-from core.inference.model import Answer, LoadedModel, Pixels, usable
+from core.inference.model import Answer, LoadedModel, usable
+from core.inference.runtimes import Placement
 from core.inference.shelf import MB, Served, Shelf
+from core.learning.runtimes import Pixels
 from core.registry.artifact import ModelSource
 from core.telemetry import INFERENCE_SECONDS, logger
 
@@ -39,20 +42,29 @@ class Engine:
         self._settings = settings
         # Each pass uses all cores or the whole device: two at once would fight for them.
         self._turn = threading.Lock()
-        self._pool = ThreadPoolExecutor(settings.inference_threads, thread_name_prefix="preprocess")
+        self._pool = ThreadPoolExecutor(
+            settings.inference_threads,
+            thread_name_prefix="preprocess",
+            # Images are resized side by side: more threads for one would fight with the passes.
+            initializer=partial(torch.set_num_threads, 1),
+        )
+        # Serving goes on without a GPU where only the workers have one.
+        on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+        self._placement = Placement(
+            device="cuda" if on_gpu else "cpu",
+            runtime=settings.inference_runtime,
+            # Processes times threads must not exceed the cores.
+            threads=max(1, torch.get_num_threads() // settings.api_processes),
+            batch=settings.inference_batch,
+        )
         self._shelf = Shelf(
             self._load,
             self._batcher,
+            self._placement.file_of,
             most=settings.max_loaded_models,
             memory_bytes=settings.inference_memory_mb * MB,
             places=settings.inference_queue,
         )
-        # Serving goes on without a GPU where only the workers have one.
-        on_gpu = settings.device != "cpu" and torch.cuda.is_available()
-        self._device = "cuda" if on_gpu else "cpu"
-        # Processes times threads must not exceed the cores.
-        if settings.api_processes > 1:
-            torch.set_num_threads(max(1, torch.get_num_threads() // settings.api_processes))
         self._closed = False
         self._probe: asyncio.Task[None] | None = None
 
@@ -139,12 +151,10 @@ class Engine:
         await self._shelf.close()
 
     def _load(self, source: ModelSource) -> LoadedModel:
-        return LoadedModel(source, self._device)
+        return LoadedModel(source, self._placement)
 
     def _batcher(self, model: LoadedModel) -> Batcher[Pixels, Answer]:
-        pixels = model.preprocessing.image_size**2
-        fitting = max(1, self._settings.inference_batch_pixels // pixels)
-        most = min(self._settings.inference_batch, fitting)
+        most = self._settings.images_a_pass(model.preprocessing.image_size)
         return Batcher(model.forward, max_batch=most, turn=self._turn)
 
 

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from core.errors import BatchFailed, FewlabelsError
 from core.inference.batcher import Batched, Batcher, fail, shutting_down
-from core.inference.model import Answer, LoadedModel, Pixels
+from core.inference.model import Answer, LoadedModel
+from core.learning.runtimes import Pixels
 from core.telemetry import logger
 
 log = logger(__name__)

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
-from torch import nn
-from torch.nn import functional as F  # noqa: N812 — the field's usual name
 
 from core.errors import BatchFailed, FewlabelsError
-from core.learning.architecture import Architecture
-from core.learning.checkpoint import load_weights
-from core.learning.classifier import Classifier
+from core.inference.runtimes import Placement, open_run
 from core.learning.preprocessing import Preprocessing
-from core.registry.artifact import WEIGHTS, ModelSource, stored_files
-
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
-# Canvases (B, S, S, C) uint8 to unit vectors (B, D) and, of a classifier, probabilities (B, K).
-Run = Callable[[Pixels], tuple[Floats, Floats | None]]
+from core.learning.runtimes import Pixels
+from core.registry.artifact import ModelSource, stored_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +33,16 @@ class LoadedModel:
         ArtifactCorrupt: Its weights do not have the checksum of the manifest.
     """
 
-    def __init__(self, source: ModelSource, device: str) -> None:
+    def __init__(self, source: ModelSource, placement: Placement) -> None:
         manifest = source.manifest
         self.model_id = source.model_id
         self.classes: list[str] = list(manifest.get("classes") or [])
         self.preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
         before = resident_bytes()
-        self._run = eager(source, self.preprocessing, device)
+        self.runtime, self._run = open_run(source, self.preprocessing, placement)
         [warm_up] = self.forward([self.blank()])
         self.dimension = len(warm_up.embedding_D)
-        weights = stored_files(manifest)[WEIGHTS].byte_count
+        weights = stored_files(manifest)[placement.file_of(source)].byte_count
         # Of a pass the batches of all models share what they need, so one image is enough.
         self.byte_count = max(weights, resident_bytes() - before)
 
@@ -67,29 +58,6 @@ class LoadedModel:
             Answer(embedding, None if probabilities_BK is None else probabilities_BK[row])
             for row, embedding in enumerate(embeddings_BD)
         ]
-
-
-def eager(source: ModelSource, preprocessing: Preprocessing, device: str) -> Run:
-    """The model run by PyTorch as it was trained."""
-    with torch.device("meta"):  # no memory and no numbers for weights that the file replaces
-        module: nn.Module = Architecture.from_dict(source.manifest["architecture"]).build()
-    # The cached file is replaced, never written into: processes share its pages.
-    load_weights(module, source.fetch(WEIGHTS), mapped=True)
-    module = module.eval().to(device)
-
-    @torch.inference_mode()
-    def run(canvases_BHWC: Pixels) -> tuple[Floats, Floats | None]:
-        images_BHWC = torch.from_numpy(canvases_BHWC).to(device)
-        inputs_BCHW = preprocessing.normalise(images_BHWC)
-        probabilities_BK = None
-        if isinstance(module, Classifier):
-            features_BD = module.forward_features(inputs_BCHW)
-            probabilities_BK = module.head(features_BD).softmax(dim=-1).float().cpu().numpy()
-        else:
-            features_BD = module(inputs_BCHW)
-        return F.normalize(features_BD.float(), dim=-1).cpu().numpy(), probabilities_BK
-
-    return run
 
 
 def resident_bytes() -> int:

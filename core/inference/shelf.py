@@ -15,8 +15,9 @@ from uuid import UUID
 from core.errors import FewlabelsError, NoRoomForModel
 from core.inference.admission import Admission
 from core.inference.batcher import Batcher, shutting_down
-from core.inference.model import Answer, LoadedModel, Pixels
-from core.registry.artifact import WEIGHTS, ModelSource, stored_files
+from core.inference.model import Answer, LoadedModel
+from core.learning.runtimes import Pixels
+from core.registry.artifact import ModelSource, stored_files
 from core.telemetry import logger
 
 log = logger(__name__)
@@ -74,6 +75,7 @@ class Shelf:
     Args:
         load: Makes a model that answers; called on a thread, one at a time.
         batcher: The batcher of a loaded model.
+        file_of: Which file of the artefact it is loaded from.
         most: Models at a time.
         memory_bytes: What all of them may take.
         places: Images on their way to one model.
@@ -83,6 +85,7 @@ class Shelf:
         self,
         load: Callable[[ModelSource], LoadedModel],
         batcher: Callable[[LoadedModel], Batcher[Pixels, Answer]],
+        file_of: Callable[[ModelSource], str],
         *,
         most: int,
         memory_bytes: int,
@@ -90,6 +93,7 @@ class Shelf:
     ) -> None:
         self._load_model = load
         self._batcher = batcher
+        self._file_of = file_of
         self._most = most
         self._memory = memory_bytes
         self._places = places
@@ -143,20 +147,24 @@ class Shelf:
 
     async def _load(self, kept: Kept) -> Served:
         loop = asyncio.get_running_loop()
-        stated = stored_files(kept.source.manifest)[WEIGHTS].byte_count
+        weights = self._file_of(kept.source)
+        stated = stored_files(kept.source.manifest)[weights].byte_count
         if stated > self._memory:
             raise NoRoomForModel(
                 f"model: its weights take {stated / MB:.0f} MB, all models together may take "
                 f"{self._memory / MB:.0f} MB (FEWLABELS_INFERENCE_MEMORY_MB)"
             )
         # Fetched before its turn: a slow store keeps nobody else waiting.
-        await loop.run_in_executor(self._threads, kept.source.fetch, WEIGHTS)
+        await loop.run_in_executor(self._threads, kept.source.fetch, weights)
         async with self._loading:
             await self._make_room(stated)
             model = await loop.run_in_executor(self._threads, self._load_model, kept.source)
             await self._trim(model.byte_count)
         log.info(
-            "model loaded", model_id=str(model.model_id), megabytes=round(model.byte_count / MB, 1)
+            "model loaded",
+            model_id=str(model.model_id),
+            runtime=model.runtime,
+            megabytes=round(model.byte_count / MB, 1),
         )
         return Served(model, self._batcher(model))
 

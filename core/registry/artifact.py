@@ -17,6 +17,7 @@ from core.storage.store import BlobStore
 FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
+ONNX = "model.onnx"
 READ_BYTES = 2**20
 
 

@@ -18,10 +18,13 @@ from core.jobs.outages import outlast
 from core.jobs.service import succeed
 from core.learning.architecture import Architecture
 from core.learning.checkpoint import save_weights
+from core.learning.classifier import Classifier
+from core.learning.encoders import Encoder
 from core.learning.evaluation import Score, wilson_interval
 from core.learning.heads import ProjectionHead, ProjectionSpec
 from core.learning.preprocessing import Preprocessing
 from core.registry.artifact import (
+    ONNX,
     WEIGHTS,
     file_key,
     publish_files,
@@ -30,6 +33,7 @@ from core.registry.artifact import (
 )
 from core.stages.context import PROJECTION, StageContext
 from core.stages.parent import ParentModel
+from core.stages.serving import export
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +41,7 @@ class Outcome:
     """A trained module with all that is needed to use it and to know where it comes from."""
 
     architecture: Architecture
-    module: nn.Module
+    module: Encoder | Classifier
     preprocessing: Preprocessing
     config: dict[str, Any]
     metrics: dict[str, Any]
@@ -78,9 +82,15 @@ def publish(context: StageContext, outcome: Outcome) -> UUID:
         paths = {name: Path(folder) / name for name in modules}
         for name, module in modules.items():
             save_weights(module, paths[name])
+        exported = Path(folder) / ONNX
+        served = export(context, outcome.module, outcome.preprocessing, outcome.classes, exported)
+        if served["onnx"]["exported"]:
+            paths[ONNX] = exported
         _claim(context, paths)
         files = publish_files(context.store, paths)
-    manifest, digest = publish_manifest(context.store, _facts(context, outcome), files)
+    manifest, digest = publish_manifest(
+        context.store, {**_facts(context, outcome), **served}, files
+    )
     model_id = uuid4()
 
     def end() -> None:

@@ -165,6 +165,7 @@ def requirements() -> dict[str, list[str]]:
         "What runs": project()["dependencies"],
         "Development": extras["dev"],
         "Benchmarks": extras["bench"],
+        "Optional": extras["openvino"],
     }
     return {
         heading: [re.split(r"[\[<>=!~; ]", requirement)[0] for requirement in listed]
@@ -184,7 +185,7 @@ def tables() -> dict[str, list[list[str]]]:
 
 
 def test_every_extra_is_documented() -> None:
-    assert set(project()["optional-dependencies"]) == {"dev", "bench"}
+    assert set(project()["optional-dependencies"]) == {"dev", "bench", "openvino"}
 
 
 @pytest.mark.parametrize("heading", requirements())

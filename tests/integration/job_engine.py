@@ -185,6 +185,7 @@ def job_engine(postgres_url: str, broker_url: str, folder: Path) -> Iterator[Eng
             broker_url=SecretStr(broker_url),
             data_dir=folder / "data",
             device="cpu",
+            export_onnx=False,  # half a second to ten for each job; tests/unit/stages has it
             lease_seconds=4,
             sweep_seconds=1,
             cancel_grace_seconds=5,

@@ -124,10 +124,17 @@ def key(session: Callable[[], Session]) -> Callable[..., dict[str, str]]:
 def add_model(app: FastAPI, client: TestClient) -> Callable[..., UUID]:
     """Puts a tiny model into a project, as if a job had made it; returns its id."""
 
-    def add(*, classes: tuple[str, ...] = (), seed: int = 0, project: str = "default") -> UUID:
+    def add(
+        *,
+        classes: tuple[str, ...] = (),
+        seed: int = 0,
+        project: str = "default",
+        **wishes: Any,
+    ) -> UUID:
         with app.state.sessions.begin() as session:
+            store = app.state.store
             return record_tiny_model(
-                session, app.state.store, classes=classes, seed=seed, project=project
+                session, store, classes=classes, seed=seed, project=project, **wishes
             )
 
     return add

@@ -17,8 +17,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from core.inference.engine import Engine
-from core.inference.model import Pixels
 from core.learning.preprocessing import Preprocessing
+from core.learning.runtimes import Pixels
 from tests.integration.api.listening import listening
 from tests.integration.api.problems import assert_problem
 from tests.integration.api.test_bad_inference import BASE64

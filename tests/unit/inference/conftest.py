@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from core.inference.model import LoadedModel
+from core.inference.runtimes import Placement
 from core.registry.artifact import ModelSource
 from core.storage.folder import FolderStore
 from tests.tiny_models import tiny_source
@@ -31,9 +32,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
     seen: list[UUID] = []
     original = LoadedModel.__init__
 
-    def noting(self: LoadedModel, source: ModelSource, device: str) -> None:
+    def noting(self: LoadedModel, source: ModelSource, placement: Placement) -> None:
         seen.append(source.model_id)
-        original(self, source, device)
+        original(self, source, placement)
 
     monkeypatch.setattr(LoadedModel, "__init__", noting)
     return seen

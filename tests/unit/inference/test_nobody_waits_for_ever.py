@@ -17,6 +17,7 @@ from core.errors import (
 )
 from core.inference.engine import Engine
 from core.inference.model import Answer, LoadedModel
+from core.inference.runtimes import Placement
 from core.registry.artifact import ModelSource
 from tests.unit.inference.engine_runs import LIMIT, Held, Pixels, ask, pictures, run
 
@@ -108,10 +109,10 @@ def test_closing_during_a_load_answers_who_waits_for_it(
     begun, gate = threading.Event(), threading.Event()
     original = LoadedModel.__init__
 
-    def slow(self: LoadedModel, source: ModelSource, device: str) -> None:
+    def slow(self: LoadedModel, source: ModelSource, placement: Placement) -> None:
         begun.set()
         assert gate.wait(LIMIT)
-        original(self, source, device)
+        original(self, source, placement)
 
     monkeypatch.setattr(LoadedModel, "__init__", slow)
 

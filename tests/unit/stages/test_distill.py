@@ -106,7 +106,7 @@ class Project:
 def project(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     with fresh_database(postgres_url) as url:
         folder: Path = tmp_path_factory.mktemp("project")
-        settings = Settings(data_dir=folder, device="cpu", _env_file=None)
+        settings = Settings(data_dir=folder, device="cpu", export_onnx=False, _env_file=None)
         store = open_store(settings.store_url)
         store.prepare()
         engine = make_engine(url)

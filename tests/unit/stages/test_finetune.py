@@ -40,7 +40,7 @@ class Desk:
     """Takes jobs on a data set of digits and runs them."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        self.settings = Settings(data_dir=folder, device="cpu", _env_file=None)
+        self.settings = Settings(data_dir=folder, device="cpu", export_onnx=False, _env_file=None)
         self.store = open_store(self.settings.store_url)
         self.store.prepare()
         self.engine = make_engine(url)

@@ -20,6 +20,7 @@ from core.errors import ModelNotFound
 from core.jobs import leases
 from core.jobs.submission import submit
 from core.learning.encoders import IMAGENET_STATISTICS, Encoder
+from core.learning.onnx_export import NotExportable
 from core.stages.context import StageContext
 from core.stages.facts import load_facts
 from core.stages.outcome import publish
@@ -61,7 +62,7 @@ class Desk:
     """Takes jobs on a data set of digits and gives them to whoever runs them."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        self.settings = Settings(data_dir=folder, device="cpu", _env_file=None)
+        self.settings = Settings(data_dir=folder, device="cpu", export_onnx=False, _env_file=None)
         self.store = open_store(self.settings.store_url)
         self.store.prepare()
         self.engine = make_engine(url)
@@ -122,6 +123,7 @@ def desk(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def first(desk: Desk) -> UUID:
     """A model from random weights."""
     context = desk.take(augmentation_strength=0.5)
+    context.settings = desk.settings.model_copy(update={"export_onnx": True})
     return publish(context, run_pretrain(context))
 
 
@@ -130,7 +132,11 @@ def test_a_model_is_stored_with_its_projection_head(desk: Desk, first: UUID) -> 
     assert manifest["kind"] == "encoder"
     assert manifest["architecture"]["stem"] == "small"
     assert manifest["parent"] is None
-    assert set(manifest["files"]) == {"weights.safetensors", "projection.safetensors"}
+    assert set(manifest["files"]) == {
+        "weights.safetensors",
+        "projection.safetensors",
+        "model.onnx",
+    }
     assert manifest["projection"] == {
         "feature_dim": 128,
         "hidden_dim": 128,
@@ -143,6 +149,35 @@ def test_a_model_is_stored_with_its_projection_head(desk: Desk, first: UUID) -> 
     assert not report["stopped_early"]
     assert 0 <= report["final"]["knn_accuracy"] <= 1
     assert 0 < report["knn_chance"] < 0.5
+
+
+def test_the_runtime_is_chosen_among_those_with_the_same_answers(desk: Desk, first: UUID) -> None:
+    manifest = desk.manifest(first)
+    assert manifest["onnx"] == {"exported": True, "reason": None}
+    runtime = manifest["runtime"]
+    assert runtime["batch"] == desk.settings.inference_batch
+    assert runtime["images"] == 16
+    assert runtime["candidates"]["eager"]["difference"] < 1e-6
+    ours = runtime["candidates"]["onnxruntime"]
+    assert ours["refused"] is None
+    assert 0 <= ours["difference"] <= runtime["tolerance"] == 1e-3
+    assert ours["one_ms"] > 0
+    assert ours["batch_ms"] > 0
+    assert runtime["candidates"][runtime["chosen"]]["refused"] is None
+
+
+def test_what_cannot_be_exported_is_a_model_all_the_same(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise NotExportable("no operator for this")
+
+    monkeypatch.setattr("core.stages.serving.export_onnx", refuse)
+    context = desk.take()
+    context.settings = desk.settings.model_copy(update={"export_onnx": True})
+    manifest = desk.manifest(publish(context, run_pretrain(context)))
+    assert manifest["onnx"] == {"exported": False, "reason": "no operator for this"}
+    assert "model.onnx" not in manifest["files"]
 
 
 def test_the_next_stage_gets_both(desk: Desk, first: UUID) -> None:

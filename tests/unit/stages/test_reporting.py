@@ -35,7 +35,7 @@ def context(database: JobsDatabase, tmp_path: Path) -> StageContext:
         held = leases.claim(session, job_id, worker="w", lease_seconds=60)
         assert held is not None
         facts = load_facts(session, job_id)
-    settings = Settings(data_dir=tmp_path, device="cpu", _env_file=None)
+    settings = Settings(data_dir=tmp_path, device="cpu", export_onnx=False, _env_file=None)
     return StageContext(
         facts,
         held,

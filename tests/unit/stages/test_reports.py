@@ -26,6 +26,7 @@ from core.errors import (
 from core.images.decoding import decode
 from core.images.recording import image_key
 from core.inference.model import LoadedModel
+from core.inference.runtimes import Placement
 from core.jobs.submission import submit
 from core.registry.service import delete_model, source_of
 from core.search import stored
@@ -91,7 +92,7 @@ def test_every_image_gets_the_vector_that_serving_gives(
         )
         image_id, vector = sample(session, classifier_id)
         data = desk.store.get(image_key(session.get_one(Image, image_id).sha256))
-    served = LoadedModel(source, "cpu")
+    served = LoadedModel(source, Placement())
     pixels = decode(data, max_bytes=10**6, max_pixels=10**6).pixels_HWC
     [answer] = served.forward([served.preprocessing.canvas(pixels)])
     assert embedded_report["dimension"] == len(vector) == served.dimension

@@ -1,0 +1,109 @@
+"""What one would put there otherwise: LitServe, and a plain FastAPI handler.
+
+Both hold the same runtime with the same threads and preprocess by the same function. Run by
+`benchmarks.serving`: python -m benchmarks.serving.others NAME FOLDER ENCODER PORT [OPTIONS]
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import litserve
+import torch
+import uvicorn
+from fastapi import FastAPI, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
+
+from benchmarks.serving.model import Opened
+from core.inference.model import Answer
+from core.learning.runtimes import Pixels
+
+CORES = os.cpu_count() or 1
+
+
+class Classify(litserve.LitAPI):  # type: ignore[misc]
+    """LitServe's way: decode, batch, predict, unbatch, encode, in a process of its own."""
+
+    folder: Path
+    encoder: str
+    workers: int
+
+    def setup(self, device: str) -> None:  # noqa: ARG002 — LitServe's signature
+        """Load the model in the worker."""
+        torch.set_num_threads(1)
+        self.opened = Opened(self.folder, self.encoder, threads=max(1, CORES // self.workers))
+
+    def decode_request(self, request: UploadFile) -> Pixels:
+        """The canvas of an uploaded file."""
+        return self.opened.canvas(request.file.read())
+
+    def batch(self, inputs: list[Pixels]) -> list[Pixels]:
+        """As they are: the model stacks them."""
+        return list(inputs)
+
+    def predict(self, x: list[Pixels] | Pixels) -> list[Answer] | Answer:
+        """Answers for a batch, or for the one image where batching is off."""
+        if isinstance(x, list):
+            return self.opened.forward(x)
+        [answer] = self.opened.forward([x])
+        return answer
+
+    def unbatch(self, output: list[Answer]) -> list[Answer]:
+        """One for each request."""
+        return output
+
+    def encode_response(self, output: Answer) -> dict[str, Any]:
+        """As JSON."""
+        return self.opened.said(output)
+
+
+def serve_litserve(folder: Path, encoder: str, port: int, options: dict[str, Any]) -> None:
+    """LitServe with these settings, until it is killed."""
+    api = Classify(max_batch_size=options["batch"], batch_timeout=options["timeout"])
+    api.folder, api.encoder, api.workers = folder, encoder, options["workers"]
+    server = litserve.LitServer(
+        api,
+        accelerator="cpu",
+        workers_per_device=options["workers"],
+        fast_queue=options["fast_queue"],
+    )
+    server.run(
+        port=port,
+        num_api_servers=1,
+        generate_client_file=False,
+        log_level="error",
+        host="127.0.0.1",
+    )
+
+
+def plain(folder: Path, encoder: str) -> FastAPI:
+    """What is written in ten minutes."""
+    opened = Opened(folder, encoder, threads=CORES)
+    app = FastAPI()
+
+    def answer(data: bytes) -> dict[str, Any]:
+        [found] = opened.forward([opened.canvas(data)])
+        return opened.said(found)
+
+    @app.post("/predict")
+    async def predict(request: Request) -> dict[str, Any]:
+        return await run_in_threadpool(answer, await request.body())
+
+    return app
+
+
+def main() -> None:
+    """Serve, until killed."""
+    name, folder, encoder, port, *rest = sys.argv[1:]
+    torch.set_num_threads(1)
+    if name == "litserve":
+        serve_litserve(Path(folder), encoder, int(port), json.loads(rest[0]))
+    else:
+        app = plain(Path(folder), encoder)
+        uvicorn.run(app, port=int(port), log_level="error", http="httptools", loop="uvloop")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""How a finished model will be served: its ONNX file, and the runtime that was fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.datasets.snapshot import SnapshotItem
+from core.learning.classifier import Classifier
+from core.learning.encoders import Encoder
+from core.learning.onnx_export import NotExportable, export_onnx
+from core.learning.preprocessing import Preprocessing
+from core.learning.runtimes import Probe, Run, choose
+from core.learning.runtimes.eager import eager
+from core.learning.runtimes.onnx import has_openvino, onnxruntime_run, openvino_run
+from core.stages.context import Pixels, StageContext
+from core.telemetry import logger
+
+log = logger(__name__)
+COMPARED_IMAGES = 16
+
+
+def export(
+    context: StageContext,
+    module: Encoder | Classifier,
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+    path: Path,
+) -> dict[str, Any]:
+    """Write the ONNX file and choose the runtime; what stands in the manifest of it.
+
+    A module that cannot be exported is served by PyTorch: the job does not fail for that.
+    """
+    if not context.settings.export_onnx:
+        return {"onnx": {"exported": False, "reason": "FEWLABELS_EXPORT_ONNX is off"}}
+    context.tell("exporting", 0, 1)
+    try:
+        export_onnx(module, preprocessing, path, classes=classes)
+    except NotExportable as error:
+        log.warning("the model was not exported as ONNX", reason=str(error))
+        return {"onnx": {"exported": False, "reason": str(error)}}
+    return {
+        "onnx": {"exported": True, "reason": None},
+        "runtime": _runtime(context, module, preprocessing, path),
+    }
+
+
+def _runtime(
+    context: StageContext, module: Encoder | Classifier, preprocessing: Preprocessing, path: Path
+) -> dict[str, Any]:
+    images_NHWC = _real_images(context, preprocessing)
+    threads = torch.get_num_threads()
+    torch_run = eager(module, preprocessing)
+    runtimes: dict[str, Callable[[], Run]] = {
+        "eager": lambda: torch_run,
+        "onnxruntime": partial(onnxruntime_run, path, threads=threads),
+    }
+    if has_openvino():
+        runtimes["openvino"] = partial(openvino_run, path, threads=threads)
+    batch = context.settings.images_a_pass(preprocessing.image_size)
+    choice = choose(runtimes, images_NHWC, batch=batch, threads=threads)
+    log.info("runtime chosen", chosen=choice.chosen, candidates=choice.to_dict()["candidates"])
+    return {**choice.to_dict(), "probe": asdict(Probe.of(torch_run, preprocessing))}
+
+
+def _real_images(context: StageContext, preprocessing: Preprocessing) -> Pixels:
+    """Some images of the snapshot, evenly spaced, not of the test split if there are others."""
+    items: Sequence[SnapshotItem] = context.items()
+    items = [item for item in items if item.split != "test"] or items
+    step = max(1, len(items) // COMPARED_IMAGES)
+    # In memory: PyTorch does not like arrays that may not be written to.
+    return np.array(context.canvases(items[::step][:COMPARED_IMAGES], preprocessing))
