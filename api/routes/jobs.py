@@ -146,7 +146,7 @@ def retry_job(
     session: SessionDep,
     caller: WriteCaller,
     settings: SettingsDep,
-    body: Annotated[RetryIn | None, Body()] = None,
+    body: Annotated[RetryIn | None, Body(examples=[{"from": "checkpoint"}])] = None,
 ) -> JobOut:
     job = service.retry_job(
         session,

@@ -194,8 +194,6 @@ class TimeLeftOut(BaseModel):
 class RetryIn(StrictBody):
     """Where a retried job starts."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"from": "checkpoint"}})
-
     from_: Literal["checkpoint", "beginning"] = Field(
         default="checkpoint",
         alias="from",

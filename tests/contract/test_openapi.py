@@ -21,7 +21,7 @@ from api.main import create_app
 from api.schemas.datasets import DatasetIn
 from api.schemas.direct import DirectUploadIn, ImportIn, PartsIn
 from api.schemas.inference import EmbedIn, PredictIn
-from api.schemas.jobs import JobIn
+from api.schemas.jobs import JobIn, RetryIn
 from api.schemas.labels import LabelIn, LabelsIn
 from api.schemas.models import AliasIn
 from api.schemas.openai import OpenAIEmbeddingsIn
@@ -49,6 +49,7 @@ BODIES: dict[str, Any] = {
     "post /v1/embeddings": OpenAIEmbeddingsIn,
     "post /models/{model_id}/evaluate": EvaluateIn,
     "post /webhooks": WebhookIn,
+    "post /jobs/{job_id}/retry": RetryIn,
 }
 
 
