@@ -15,22 +15,26 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.config import Settings
 from core.jobs import leases
-from core.jobs.leases import Claim
+from core.jobs.leases import Claim, Death
 from core.jobs.outages import DATABASE_AWAY, outlast
 from core.jobs.service import confirm_cancelled, fail
-from core.telemetry import logger
+from core.telemetry import bound, logger
 from worker.lease import LeaseKeeper
 from worker.logs import LogShipper
+from worker.memory import OomWatch
 from worker.metrics import ATTEMPT_SECONDS, note_end
 
 log = logger(__name__)
 POLL_SECONDS = 0.2
 EXIT_STOPPED = 3  # worker.run_job ended because it was asked to
+EXIT_AWAY = 4  # worker.run_job could not reach the database or the blob store for too long
 # A lease that is not renewed: when to ask the job to stop, and when to end it, so that it is
 # gone before another worker may take it.
 ASK_REMAINING, END_REMAINING = 0.4, 0.1
 LOST_SECONDS = 2.0  # to end by itself, for a process that has just written the job's end
 SETTLE_SECONDS = 60.0
+AWAY_SECONDS = 1.0
+LESS_MEMORY = "try a smaller micro_batch_size (pretrain), batch_size, image_size or encoder"
 
 SHUTDOWN, TIME_LIMIT, CANCELLED = "the worker shuts down", "time limit", "cancelled"
 LOST, SILENT = "the lease is lost", "the lease cannot be renewed"
@@ -57,30 +61,44 @@ class ShutdownFlag:
 shutting_down = ShutdownFlag()
 
 
-def run(job_id: UUID, sessions: sessionmaker[Session], settings: Settings) -> None:
-    """Claim the job and see it through in a child process; return quietly if it is not ours."""
+def run(hinted: UUID, sessions: sessionmaker[Session], settings: Settings) -> None:
+    """Claim the job whose turn it is and see it through; return quietly if there is none."""
     if shutting_down.is_set():
         return
-    worker = f"{socket.gethostname()}:{os.getpid()}"
     claimed_at = time.monotonic()
-    lease_seconds = settings.lease_seconds
     with sessions.begin() as session:
-        held = leases.claim(session, job_id, worker=worker, lease_seconds=lease_seconds)
+        held = leases.claim_next(
+            session,
+            hinted,
+            devices=settings.devices_taken,
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            lease_seconds=settings.lease_seconds,
+            most_running=settings.max_running_jobs,
+        )
     if held is None:
-        log.info("nothing to do: the job is not queued")
+        log.info("nothing to do: no job has its turn", hinted=str(hinted))
         return
-    log.info("job started", attempt=held.attempt)
-    log_path = settings.data_dir / "logs" / "jobs" / f"{job_id}.log"
+    with bound(job_id=str(held.job_id)):
+        log.info("job started", attempt=held.attempt)
+        _see_through(held, sessions, settings, claimed_at)
+
+
+def _see_through(
+    held: Claim, sessions: sessionmaker[Session], settings: Settings, claimed_at: float
+) -> None:
+    log_path = settings.data_dir / "logs" / "jobs" / f"{held.job_id}.log"
     lines = LogShipper(held, log_path, sessions, settings)
     try:
         process = _start(held, log_path)
     except OSError as error:
         log.error("the job's process did not start", error=str(error))
-        detail = f"the worker could not start the job's process: {error}"
+        death = Death(f"the worker could not start the job's process: {error}")
+        pause = settings.retry_pause_seconds
         with sessions.begin() as session:
-            leases.record_crash(session, held, detail)
+            leases.record_crash(session, held, death, pause_seconds=pause)
         return
-    keeper = LeaseKeeper(held, sessions, lease_seconds=lease_seconds, claimed_at=claimed_at)
+    seconds = settings.lease_seconds
+    keeper = LeaseKeeper(held, sessions, lease_seconds=seconds, claimed_at=claimed_at)
     with keeper, lines:
         supervision = Supervision(held, keeper, settings, process)
         try:
@@ -122,6 +140,7 @@ class Supervision:
         self._started = time.monotonic()
         self._end_at: float | None = None
         self._reason = ""
+        self._oom = OomWatch()
 
     def watch(self) -> None:
         """Return when the child has ended; no database is asked, so nothing holds this up."""
@@ -130,7 +149,7 @@ class Supervision:
                 self._process.wait(POLL_SECONDS)
                 return
             except subprocess.TimeoutExpired:
-                pass  # it still runs
+                self._oom.look()  # it still runs
             if reason := self._reason_to_stop():
                 self._ask_to_stop(reason)
             late = self._end_at is not None and time.monotonic() > self._end_at
@@ -140,13 +159,15 @@ class Supervision:
     def settle(self, sessions: sessionmaker[Session]) -> None:
         """Write how the attempt ended, unless the child has written it."""
         code = self._process.returncode
+        # Asked at once: what is killed later has nothing to do with it.
+        death = _death(code, for_memory=code == -signal.SIGKILL and self._oom.has_killed())
         log.info("job process ended", exit_code=code, asked=self._reason or None)
         note_end(code, self._reason, lost=self._reason == LOST)
         ATTEMPT_SECONDS.observe(time.monotonic() - self._started)
 
         def write() -> None:
             with sessions.begin() as session:
-                self._settle(session, code)
+                self._settle(session, code, death)
 
         try:
             outlast(write, seconds=SETTLE_SECONDS, give_up=shutting_down.is_set)
@@ -160,9 +181,10 @@ class Supervision:
         except ProcessLookupError:
             return  # nobody of the group is left
 
-    def _settle(self, session: Session, code: int) -> None:
+    def _settle(self, session: Session, code: int, death: Death) -> None:
         if confirm_cancelled(session, self.held.job_id, self.held.token):
             return
+        pause = self._settings.retry_pause_seconds
         if self._reason == TIME_LIMIT:
             limit = f"{self._settings.job_seconds:g} seconds (FEWLABELS_JOB_SECONDS)"
             fail(
@@ -175,11 +197,12 @@ class Supervision:
         elif code != 0 and (self._reason in {SHUTDOWN, SILENT} or shutting_down.is_set()):
             # Whether it stopped by itself or had to be killed: it was not the job's fault.
             leases.give_back(session, self.held)
-        elif code != 0:
-            leases.record_crash(session, self.held, _death(code))
+        elif code == EXIT_AWAY:
+            # Not its fault either: it waits for the server without using up its attempts.
+            leases.give_back(session, self.held, pause_seconds=max(AWAY_SECONDS, pause))
         else:
             # 0 means that the child wrote the result; if it did not, this is a crash as well.
-            leases.record_crash(session, self.held, "the process ended without a result")
+            leases.record_crash(session, self.held, death, pause_seconds=pause)
 
     def _reason_to_stop(self) -> str:
         reasons = {
@@ -203,19 +226,20 @@ class Supervision:
             self._end_at = min(self._end_at, end_at)
 
 
-def _death(code: int) -> str:
-    if code >= 0:
-        return f"the process ended with exit code {code}; its log has the reason"
+def _death(code: int, *, for_memory: bool) -> Death:
+    if for_memory:
+        said = f"the machine ran out of memory and its kernel ended the job: {LESS_MEMORY}"
+        return Death(said, code="OutOfMemory", final=True)
+    if code == 0:
+        return Death("the process ended without a result")
+    if code > 0:
+        return Death(f"the process ended with exit code {code}; its log has the reason")
     names = {number.value: number.name for number in signal.Signals}
     name = names.get(-code, f"signal {-code}")
     if name == "SIGKILL":
-        return (
-            "the process was killed (SIGKILL), most often because the machine ran out of memory: "
-            "try a smaller micro_batch_size (pretrain), batch_size, image_size or encoder"
-        )
+        said = "the process was killed (SIGKILL), most often because the machine ran out of memory"
+        return Death(f"{said}: {LESS_MEMORY}")
     if name == "SIGBUS":
-        return (
-            "the process died of SIGBUS, most often because the disk of FEWLABELS_DATA_DIR is "
-            "full; make room there"
-        )
-    return f"the process died of {name}"
+        said = "the process died of SIGBUS, most often because the disk of FEWLABELS_DATA_DIR is "
+        return Death(f"{said}full; make room there")
+    return Death(f"the process died of {name}")

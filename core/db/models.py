@@ -210,7 +210,6 @@ class Job(Scheduled, Table):
             name="unfinished_has_data",
         ),
         CheckConstraint("state <> 'waiting' OR needs_id IS NOT NULL", name="waiting_has_need"),
-        CheckConstraint("attempt BETWEEN 0 AND max_attempts", name="attempts"),
         *scheduling_rules(),
     )
 

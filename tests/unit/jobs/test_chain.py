@@ -17,7 +17,7 @@ from core.errors import (
     JobNotRetryable,
     SpecInvalid,
 )
-from core.jobs import leases
+from core.jobs import leases, sweeping
 from core.jobs.leases import Claim
 from core.jobs.service import (
     PlannedJob,
@@ -27,7 +27,7 @@ from core.jobs.service import (
     retry_job,
     succeed,
 )
-from tests.jobs_database import JobsDatabase, new_snapshot
+from tests.jobs_database import PLENTY, JobsDatabase, new_snapshot
 
 
 def run(database: JobsDatabase, job_id: UUID) -> Claim:
@@ -274,7 +274,7 @@ def test_the_sweep_settles_what_was_not_told(database: JobsDatabase) -> None:
     )
     database.set(failed[0], state="cancelled", finished_at=database.row(failed[0]).created_at)
     with database.sessions.begin() as session:
-        leases.sweep(session, hints_waiting=10**9)
+        sweeping.sweep(session, hints_waiting=PLENTY)
     assert database.states(woken) == ["succeeded", "queued"]
     assert database.states(failed) == ["cancelled", "failed"]
     assert woken[1] in database.queue.sent
