@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.config import Settings
 from core.jobs import leases
 from core.jobs.leases import Claim
+from core.jobs.origin import Origin, origin_of
 from core.jobs.outages import DATABASE_AWAY, outlast
 from core.jobs.service import confirm_cancelled, fail
-from core.telemetry import logger
+from core.telemetry import bound, logger
 from worker.lease import LeaseKeeper
 from worker.logs import LogShipper
 from worker.metrics import ATTEMPT_SECONDS, note_end
@@ -66,21 +67,36 @@ def run(job_id: UUID, sessions: sessionmaker[Session], settings: Settings) -> No
     lease_seconds = settings.lease_seconds
     with sessions.begin() as session:
         held = leases.claim(session, job_id, worker=worker, lease_seconds=lease_seconds)
-    if held is None:
+        origin = None if held is None else origin_of(session, job_id)
+    if held is None or origin is None:
         log.info("nothing to do: the job is not queued")
         return
-    log.info("job started", attempt=held.attempt)
-    log_path = settings.data_dir / "logs" / "jobs" / f"{job_id}.log"
+    with bound(**origin.log_ids()):
+        log.info("job started", attempt=held.attempt)
+        _see_through(held, origin, sessions, settings, claimed_at=claimed_at)
+
+
+def _see_through(
+    held: Claim,
+    origin: Origin,
+    sessions: sessionmaker[Session],
+    settings: Settings,
+    *,
+    claimed_at: float,
+) -> None:
+    log_path = settings.data_dir / "logs" / "jobs" / f"{held.job_id}.log"
     lines = LogShipper(held, log_path, sessions, settings)
     try:
-        process = _start(held, log_path)
+        process = _start(held, origin, log_path)
     except OSError as error:
         log.error("the job's process did not start", error=str(error))
         detail = f"the worker could not start the job's process: {error}"
         with sessions.begin() as session:
             leases.record_crash(session, held, detail)
         return
-    keeper = LeaseKeeper(held, sessions, lease_seconds=lease_seconds, claimed_at=claimed_at)
+    keeper = LeaseKeeper(
+        held, sessions, lease_seconds=settings.lease_seconds, claimed_at=claimed_at
+    )
     with keeper, lines:
         supervision = Supervision(held, keeper, settings, process)
         try:
@@ -92,9 +108,9 @@ def run(job_id: UUID, sessions: sessionmaker[Session], settings: Settings) -> No
         supervision.settle(sessions)
 
 
-def _start(held: Claim, log_path: Path) -> subprocess.Popen[bytes]:
+def _start(held: Claim, origin: Origin, log_path: Path) -> subprocess.Popen[bytes]:
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    ids = [str(held.job_id), str(held.token), str(os.getpid())]
+    ids = [str(held.job_id), str(held.token), str(os.getpid()), origin.as_argument()]
     with log_path.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "worker.run_job", *ids],

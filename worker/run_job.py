@@ -19,6 +19,7 @@ from core.db.session import make_engine, session_factory
 from core.errors import FewlabelsError, JobCancelled, LeaseLost, StoreUnavailable
 from core.jobs import outbox
 from core.jobs.leases import Claim
+from core.jobs.origin import Origin
 from core.jobs.outages import DATABASE_AWAY, outlast
 from core.jobs.queue import CeleryQueue, make_celery
 from core.jobs.service import fail
@@ -40,7 +41,7 @@ WATCH_SECONDS = 0.5
 NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
-def main(job_id: UUID, token: int, worker_pid: int) -> int:
+def main(job_id: UUID, token: int, worker_pid: int, origin: Origin) -> int:
     """Run the job of the worker with this process id.
 
     Returns:
@@ -55,7 +56,7 @@ def main(job_id: UUID, token: int, worker_pid: int) -> int:
     keep_freed_memory()
     sessions = session_factory(make_engine(settings.sqlalchemy_url, pool_size=2))
     outbox.install(sessions, CeleryQueue(make_celery(settings)))
-    with bound(job_id=str(job_id)):
+    with bound(**origin.log_ids()):
         return _run(Claim(job_id, token, 0), sessions, settings, stop)
 
 
@@ -183,4 +184,5 @@ class StopRequest:
 
 
 if __name__ == "__main__":
-    sys.exit(main(UUID(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    job, token, worker, given = sys.argv[1:]
+    sys.exit(main(UUID(job), int(token), int(worker), Origin.from_argument(given)))
