@@ -13,6 +13,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from core import tracing
 from core.config import Settings
 from core.jobs import leases
 from core.jobs.leases import Claim
@@ -63,7 +64,7 @@ def run(job_id: UUID, sessions: sessionmaker[Session], settings: Settings) -> No
     if shutting_down.is_set():
         return
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    claimed_at = time.monotonic()
+    claimed_at, claimed_ns = time.monotonic(), time.time_ns()
     lease_seconds = settings.lease_seconds
     with sessions.begin() as session:
         held = leases.claim(session, job_id, worker=worker, lease_seconds=lease_seconds)
@@ -71,9 +72,14 @@ def run(job_id: UUID, sessions: sessionmaker[Session], settings: Settings) -> No
     if held is None or origin is None:
         log.info("nothing to do: the job is not queued")
         return
-    with bound(**origin.log_ids()):
+    with bound(**origin.log_ids()), origin.span("run job", since=claimed_ns) as attempt:
+        with tracing.span("claim", since=claimed_ns):
+            pass  # what it was is known only now
+        attempt.note(attempt=held.attempt, worker=worker)
         log.info("job started", attempt=held.attempt)
-        _see_through(held, origin, sessions, settings, claimed_at=claimed_at)
+        death = _see_through(held, origin, sessions, settings, claimed_at=claimed_at)
+        if death:
+            attempt.fail(death)
 
 
 def _see_through(
@@ -83,7 +89,8 @@ def _see_through(
     settings: Settings,
     *,
     claimed_at: float,
-) -> None:
+) -> str:
+    """How the job's process died; nothing when it ended as it should."""
     log_path = settings.data_dir / "logs" / "jobs" / f"{held.job_id}.log"
     lines = LogShipper(held, log_path, sessions, settings)
     try:
@@ -93,7 +100,7 @@ def _see_through(
         detail = f"the worker could not start the job's process: {error}"
         with sessions.begin() as session:
             leases.record_crash(session, held, detail)
-        return
+        return detail
     keeper = LeaseKeeper(
         held, sessions, lease_seconds=settings.lease_seconds, claimed_at=claimed_at
     )
@@ -106,6 +113,7 @@ def _see_through(
             process.wait()
         lines.bring_rest()  # before the job may go to another worker
         supervision.settle(sessions)
+    return supervision.death()
 
 
 def _start(held: Claim, origin: Origin, log_path: Path) -> subprocess.Popen[bytes]:
@@ -168,6 +176,12 @@ class Supervision:
             outlast(write, seconds=SETTLE_SECONDS, give_up=shutting_down.is_set)
         except DATABASE_AWAY as error:
             log.error("the end was not written; the sweep will see to it", error=str(error))
+
+    def death(self) -> str:
+        """How the process died, where neither it nor the worker ended it on purpose."""
+        code, reason = self._process.returncode, self._reason
+        on_purpose = code in {0, EXIT_STOPPED} or reason not in {"", TIME_LIMIT}
+        return "" if on_purpose else _death(code)
 
     def end_group(self) -> None:
         """Kill the child and all that it started."""

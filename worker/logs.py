@@ -28,7 +28,7 @@ BEHIND_BYTES = 4 * 2**20  # a process that writes faster than this loses lines h
 LONGEST = 4000
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 # Of a structured line: what has a place of its own, or says nothing to the job's owner.
-OWN_PLACES = ("event", "level", "timestamp", "job_id", "project_id", "request_id")
+OWN_PLACES = ("event", "level", "timestamp", "job_id", "project_id", "request_id", "trace_id")
 
 
 class LogShipper:

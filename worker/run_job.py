@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from core import tracing
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
 from core.errors import FewlabelsError, JobCancelled, LeaseLost, StoreUnavailable
@@ -56,8 +58,15 @@ def main(job_id: UUID, token: int, worker_pid: int, origin: Origin) -> int:
     keep_freed_memory()
     sessions = session_factory(make_engine(settings.sqlalchemy_url, pool_size=2))
     outbox.install(sessions, CeleryQueue(make_celery(settings)))
-    with bound(**origin.log_ids()):
-        return _run(Claim(job_id, token, 0), sessions, settings, stop)
+    tracing.start(settings, "fewlabels-job")
+    # Whoever reads this job's log cannot mend the collector; the worker's log says it, too.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+    with bound(**origin.log_ids()), origin.span("job process") as process:
+        code = _run(Claim(job_id, token, 0), sessions, settings, stop)
+        process.note(exit_code=code)
+        # Sent because the job has ended; while the interpreter winds up it would count as a death.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return code
 
 
 def _run(
@@ -103,9 +112,13 @@ def _make_model(
         should_stop=stop,
     )
     mirror = CheckpointMirror(held, context.checkpoint_dir, sessions=sessions, store=context.store)
-    outlast(mirror.restore, seconds=settings.lease_seconds, give_up=stop)
+    with tracing.span("restore checkpoints"):
+        outlast(mirror.restore, seconds=settings.lease_seconds, give_up=stop)
     with mirror.copying():
-        model_id = conclude(context, STAGES[facts.stage](context))
+        with tracing.span(f"stage {facts.stage}"), context.phases:
+            result = STAGES[facts.stage](context)
+        with tracing.span("store result"), context.phases:
+            model_id = conclude(context, result)
     _forget(mirror)
     shutil.rmtree(context.work_dir, ignore_errors=True)
     log.info("job succeeded", model_id=model_id and str(model_id))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from typing import Self
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from core.db.models import Job
 from core.telemetry import current
+from core.tracing import Span, span, trace_ids, traceparent
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,24 @@ class Origin:
             "project_id": self.project_id,
             "request_id": self.request_id,
         }
-        return {name: value for name, value in found.items() if value is not None}
+        known = {name: value for name, value in found.items() if value is not None}
+        return {**known, **trace_ids(self.trace_context)}
+
+    def span(self, name: str, *, since: int | None = None) -> AbstractContextManager[Span]:
+        """A span of the job in the trace of its request."""
+        return span(
+            name,
+            parent=self.trace_context,
+            since=since,
+            job_id=self.job_id,
+            project_id=self.project_id,
+            request_id=self.request_id,
+        )
 
     def as_argument(self) -> str:
-        """For the command line of the job's process; ids are no secrets."""
-        return json.dumps(asdict(self))
+        """For the command line of the job's process, in the present span; ids are no secrets."""
+        inside = replace(self, trace_context=traceparent() or self.trace_context)
+        return json.dumps(asdict(inside))
 
     @classmethod
     def from_argument(cls, text: str) -> Self:
@@ -44,7 +59,7 @@ class Origin:
 
 def new_origin() -> dict[str, str | None]:
     """The columns of a job that is created in the present request."""
-    return {"request_id": current("request_id"), "trace_context": None}
+    return {"request_id": current("request_id"), "trace_context": traceparent()}
 
 
 def origin_of(session: Session, job_id: UUID) -> Origin:
