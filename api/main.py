@@ -50,6 +50,7 @@ from api.routes import (
 from api.schemas.inference import EmbedIn, PredictIn
 from api.schemas.labels import LabelsIn
 from api.streams import Streams, close_on_signal
+from api.tracing import trace_requests
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
 from core.exposition import forget_dead
@@ -117,6 +118,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.auth_mode == "off":
         app.add_middleware(LoopbackOnly)
     app.add_middleware(RequestContext, tls=settings.tls)
+    trace_requests(app, settings)
     _include_routers(app, settings)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -13,12 +13,15 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from core import tracing
 from core.config import Settings
 from core.jobs import leases
 from core.jobs.leases import Claim, Death
+from core.jobs.origin import Origin, origin_of
 from core.jobs.outages import DATABASE_AWAY, outlast
 from core.jobs.service import confirm_cancelled, fail
 from core.telemetry import bound, logger
+from worker.death import death_of
 from worker.lease import LeaseKeeper
 from worker.logs import LogShipper
 from worker.memory import OomWatch
@@ -34,7 +37,6 @@ ASK_REMAINING, END_REMAINING = 0.4, 0.1
 LOST_SECONDS = 2.0  # to end by itself, for a process that has just written the job's end
 SETTLE_SECONDS = 60.0
 AWAY_SECONDS = 1.0
-LESS_MEMORY = "try a smaller micro_batch_size (pretrain), batch_size, image_size or encoder"
 
 SHUTDOWN, TIME_LIMIT, CANCELLED = "the worker shuts down", "time limit", "cancelled"
 LOST, SILENT = "the lease is lost", "the lease cannot be renewed"
@@ -65,38 +67,51 @@ def run(hinted: UUID, sessions: sessionmaker[Session], settings: Settings) -> No
     """Claim the job whose turn it is and see it through; return quietly if there is none."""
     if shutting_down.is_set():
         return
-    claimed_at = time.monotonic()
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    claimed_at, claimed_ns = time.monotonic(), time.time_ns()
     with sessions.begin() as session:
         held = leases.claim_next(
             session,
             hinted,
             devices=settings.devices_taken,
-            worker=f"{socket.gethostname()}:{os.getpid()}",
+            worker=worker,
             lease_seconds=settings.lease_seconds,
             most_running=settings.max_running_jobs,
         )
-    if held is None:
+        origin = None if held is None else origin_of(session, held.job_id)
+    if held is None or origin is None:
         log.info("nothing to do: no job has its turn", hinted=str(hinted))
         return
-    with bound(job_id=str(held.job_id)):
+    with bound(**origin.log_ids()), origin.span("run job", since=claimed_ns) as attempt:
+        with tracing.span("claim", since=claimed_ns):
+            pass  # what it was is known only now
+        attempt.note(attempt=held.attempt, worker=worker)
         log.info("job started", attempt=held.attempt)
-        _see_through(held, sessions, settings, claimed_at)
+        death = _see_through(held, origin, sessions, settings, claimed_at=claimed_at)
+        if death:
+            attempt.fail(death)
 
 
 def _see_through(
-    held: Claim, sessions: sessionmaker[Session], settings: Settings, claimed_at: float
-) -> None:
+    held: Claim,
+    origin: Origin,
+    sessions: sessionmaker[Session],
+    settings: Settings,
+    *,
+    claimed_at: float,
+) -> str:
+    """How the job's process died; nothing when it ended as it should."""
     log_path = settings.data_dir / "logs" / "jobs" / f"{held.job_id}.log"
     lines = LogShipper(held, log_path, sessions, settings)
     try:
-        process = _start(held, log_path)
+        process = _start(held, origin, log_path)
     except OSError as error:
         log.error("the job's process did not start", error=str(error))
         death = Death(f"the worker could not start the job's process: {error}")
         pause = settings.retry_pause_seconds
         with sessions.begin() as session:
             leases.record_crash(session, held, death, pause_seconds=pause)
-        return
+        return death.detail
     seconds = settings.lease_seconds
     keeper = LeaseKeeper(held, sessions, lease_seconds=seconds, claimed_at=claimed_at)
     with keeper, lines:
@@ -108,11 +123,12 @@ def _see_through(
             process.wait()
         lines.bring_rest()  # before the job may go to another worker
         supervision.settle(sessions)
+    return supervision.death()
 
 
-def _start(held: Claim, log_path: Path) -> subprocess.Popen[bytes]:
+def _start(held: Claim, origin: Origin, log_path: Path) -> subprocess.Popen[bytes]:
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    ids = [str(held.job_id), str(held.token), str(os.getpid())]
+    ids = [str(held.job_id), str(held.token), str(os.getpid()), origin.as_argument()]
     with log_path.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "worker.run_job", *ids],
@@ -141,12 +157,15 @@ class Supervision:
         self._end_at: float | None = None
         self._reason = ""
         self._oom = OomWatch()
+        self._killed_for_memory = False
 
     def watch(self) -> None:
         """Return when the child has ended; no database is asked, so nothing holds this up."""
         while True:
             try:
-                self._process.wait(POLL_SECONDS)
+                code = self._process.wait(POLL_SECONDS)
+                # Asked at once: what is killed later has nothing to do with it.
+                self._killed_for_memory = code == -signal.SIGKILL and self._oom.has_killed()
                 return
             except subprocess.TimeoutExpired:
                 self._oom.look()  # it still runs
@@ -159,20 +178,27 @@ class Supervision:
     def settle(self, sessions: sessionmaker[Session]) -> None:
         """Write how the attempt ended, unless the child has written it."""
         code = self._process.returncode
-        # Asked at once: what is killed later has nothing to do with it.
-        death = _death(code, for_memory=code == -signal.SIGKILL and self._oom.has_killed())
         log.info("job process ended", exit_code=code, asked=self._reason or None)
         note_end(code, self._reason, lost=self._reason == LOST)
         ATTEMPT_SECONDS.observe(time.monotonic() - self._started)
 
         def write() -> None:
             with sessions.begin() as session:
-                self._settle(session, code, death)
+                self._settle(session, code)
 
         try:
             outlast(write, seconds=SETTLE_SECONDS, give_up=shutting_down.is_set)
         except DATABASE_AWAY as error:
             log.error("the end was not written; the sweep will see to it", error=str(error))
+
+    def death(self) -> str:
+        """How the process died, where neither it nor the worker ended it on purpose."""
+        code, reason = self._process.returncode, self._reason
+        on_purpose = code in {0, EXIT_STOPPED} or reason not in {"", TIME_LIMIT}
+        return "" if on_purpose else self._death().detail
+
+    def _death(self) -> Death:
+        return death_of(self._process.returncode, for_memory=self._killed_for_memory)
 
     def end_group(self) -> None:
         """Kill the child and all that it started."""
@@ -181,7 +207,7 @@ class Supervision:
         except ProcessLookupError:
             return  # nobody of the group is left
 
-    def _settle(self, session: Session, code: int, death: Death) -> None:
+    def _settle(self, session: Session, code: int) -> None:
         if confirm_cancelled(session, self.held.job_id, self.held.token):
             return
         pause = self._settings.retry_pause_seconds
@@ -202,7 +228,7 @@ class Supervision:
             leases.give_back(session, self.held, pause_seconds=max(AWAY_SECONDS, pause))
         else:
             # 0 means that the child wrote the result; if it did not, this is a crash as well.
-            leases.record_crash(session, self.held, death, pause_seconds=pause)
+            leases.record_crash(session, self.held, self._death(), pause_seconds=pause)
 
     def _reason_to_stop(self) -> str:
         reasons = {
@@ -224,22 +250,3 @@ class Supervision:
             self._process.send_signal(signal.SIGTERM)
         elif reason == LOST:
             self._end_at = min(self._end_at, end_at)
-
-
-def _death(code: int, *, for_memory: bool) -> Death:
-    if for_memory:
-        said = f"the machine ran out of memory and its kernel ended the job: {LESS_MEMORY}"
-        return Death(said, code="OutOfMemory", final=True)
-    if code == 0:
-        return Death("the process ended without a result")
-    if code > 0:
-        return Death(f"the process ended with exit code {code}; its log has the reason")
-    names = {number.value: number.name for number in signal.Signals}
-    name = names.get(-code, f"signal {-code}")
-    if name == "SIGKILL":
-        said = "the process was killed (SIGKILL), most often because the machine ran out of memory"
-        return Death(f"{said}: {LESS_MEMORY}")
-    if name == "SIGBUS":
-        said = "the process died of SIGBUS, most often because the disk of FEWLABELS_DATA_DIR is "
-        return Death(f"{said}full; make room there")
-    return Death(f"the process died of {name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -14,11 +15,13 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from core import tracing
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
 from core.errors import FewlabelsError, JobCancelled, LeaseLost, StoreUnavailable
 from core.jobs import outbox
 from core.jobs.leases import Claim
+from core.jobs.origin import Origin
 from core.jobs.outages import DATABASE_AWAY, outlast
 from core.jobs.queue import CeleryQueue, make_celery
 from core.jobs.service import fail
@@ -32,7 +35,8 @@ from core.stages.mirror import CheckpointMirror
 from core.stages.report import conclude
 from core.storage.store import open_store
 from core.telemetry import bound, configure_logging, logger
-from worker.child import EXIT_AWAY, EXIT_STOPPED, LESS_MEMORY
+from worker.child import EXIT_AWAY, EXIT_STOPPED
+from worker.death import LESS_MEMORY
 from worker.memory import go_first
 
 log = logger(__name__)
@@ -41,7 +45,7 @@ AWAY = (StoreUnavailable, *DATABASE_AWAY)
 NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
-def main(job_id: UUID, token: int, worker_pid: int) -> int:
+def main(job_id: UUID, token: int, worker_pid: int, origin: Origin) -> int:
     """Run the job of the worker with this process id.
 
     Returns:
@@ -57,8 +61,15 @@ def main(job_id: UUID, token: int, worker_pid: int) -> int:
     keep_freed_memory()
     sessions = session_factory(make_engine(settings.sqlalchemy_url, pool_size=2))
     outbox.install(sessions, CeleryQueue(make_celery(settings)))
-    with bound(job_id=str(job_id)):
-        return _run(Claim(job_id, token, 0), sessions, settings, stop)
+    tracing.start(settings, "fewlabels-job")
+    # Whoever reads this job's log cannot mend the collector; the worker's log says it, too.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+    with bound(**origin.log_ids()), origin.span("job process") as process:
+        code = _run(Claim(job_id, token, 0), sessions, settings, stop)
+        process.note(exit_code=code)
+        # Sent because the job has ended; while the interpreter winds up it would count as a death.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return code
 
 
 def _run(
@@ -108,9 +119,13 @@ def _make_model(
         should_stop=stop,
     )
     mirror = CheckpointMirror(held, context.checkpoint_dir, sessions=sessions, store=context.store)
-    outlast(mirror.restore, seconds=settings.lease_seconds, give_up=stop)
+    with tracing.span("restore checkpoints"):
+        outlast(mirror.restore, seconds=settings.lease_seconds, give_up=stop)
     with mirror.copying():
-        model_id = conclude(context, STAGES[facts.stage](context))
+        with tracing.span(f"stage {facts.stage}"), context.phases:
+            result = STAGES[facts.stage](context)
+        with tracing.span("store result"), context.phases:
+            model_id = conclude(context, result)
     _forget(mirror)
     shutil.rmtree(context.work_dir, ignore_errors=True)
     log.info("job succeeded", model_id=model_id and str(model_id))
@@ -189,4 +204,5 @@ class StopRequest:
 
 
 if __name__ == "__main__":
-    sys.exit(main(UUID(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    job, token, worker, given = sys.argv[1:]
+    sys.exit(main(UUID(job), int(token), int(worker), Origin.from_argument(given)))

@@ -19,6 +19,9 @@ class Scheduled:
     priority: Mapped[int] = mapped_column(server_default="0")
     device: Mapped[str] = mapped_column(server_default="cpu")
     not_before: Mapped[datetime | None]
+    hinted_at: Mapped[datetime | None]  # None: no hint is under way
+    attempt: Mapped[int] = mapped_column(server_default="0")
+    max_attempts: Mapped[int]
     # Raised by a retry from the beginning: checkpoints of an earlier run are not resumed then.
     beginning: Mapped[int] = mapped_column(server_default="0")
 

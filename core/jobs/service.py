@@ -25,6 +25,7 @@ from core.errors import (
 )
 from core.jobs import checkpoints, outbox
 from core.jobs.chain import fail_dependants, first_state, retry_dependants, wake_dependants
+from core.jobs.origin import new_origin
 from core.jobs.states import FINISHED, RETRYABLE, JobState, move
 from core.quota import hold_project, require_job_room
 
@@ -96,6 +97,7 @@ def _row(
         priority=item.priority,
         device=item.device,
         max_attempts=max_attempts,
+        **new_origin(),
     )
 
 

@@ -45,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "core.exposure": set(),
     "core.learning": set(),
     "core.telemetry": FACTS,
+    "core.tracing": FACTS,
     "core.exposition": FACTS | {"core.telemetry"},
     "core.storage": FACTS,
     "core.db": FACTS,
@@ -61,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "core.auth",
         "core.quota",
         "core.storage.store",
+        "core.tracing",
     },  # submission hands the store on
     "core.direct": DATA
     | {"core.auth", "core.datasets", "core.images", "core.jobs.outages", "core.jobs.outbox"}
@@ -90,6 +92,7 @@ LIBRARIES: dict[str, set[str]] = {
     "fastapi": {"api"},
     "starlette": {"api"},
     "minio": {"core.storage.s3"},
+    "opentelemetry": {"core.tracing.otlp"},
     "multiprocessing": set(),
     "pickle": set(),
 }

