@@ -96,15 +96,17 @@ def claim_next(
     """
     device = session.scalar(select(Job.device).where(Job.id == hinted))
     wanted = [one for one in devices if device in (None, one)]
+    full: list[UUID] = []
     while found := session.execute(
         select(Job.id, Job.project_id)
-        .where(Job.device.in_(wanted), has_turn(most_running))
+        .where(Job.device.in_(wanted), has_turn(most_running), Job.project_id.not_in(full))
         .order_by(*FIRST_COMES)
         .limit(1)
         .with_for_update(skip_locked=True)
     ).one_or_none():
         # Without its turn here, two workers would each see room for one more job.
         if most_running and not _project_has_room(session, found.project_id, most_running):
+            full.append(found.project_id)
             continue
         return claim(session, found.id, worker=worker, lease_seconds=lease_seconds)
     # The hint is used up: let the job be hinted at again when its turn comes. One that another

@@ -9,27 +9,27 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import ClassVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import delete, func, select
 
-from core.auth import Caller, ensure_project
-from core.datasets.service import create_dataset
-from core.db.events import JobEvent
+from core.auth import Caller
 from core.db.models import Job, Model, Snapshot
 from core.errors import JobAlreadyFinished, JobNotRetryable, LeaseLost
 from core.jobs import leases, service, sweeping
-from core.jobs.chain import NEED_FAILED
 from core.jobs.leases import Claim
 from core.jobs.service import PlannedJob
 from core.jobs.states import ALLOWED, FINISHED, LEASED, RETRYABLE, JobState
-from tests.jobs_database import JobsDatabase, new_snapshot
-from tests.unit.jobs.life_writes import (
+from tests.jobs_database import JobsDatabase
+from tests.unit.jobs.life_rows import (
+    check_rows,
     end_job,
     facts_of,
     failed_for_want_of,
+    life_of,
+    new_source,
     record_checkpoint,
     report_progress,
     row_of,
@@ -65,9 +65,7 @@ class JobLife(RuleBasedStateMachine):
             session.execute(delete(Model))
             session.execute(delete(Job))
             for name in ("life one", "life two"):
-                caller = Caller(ensure_project(session, name), frozenset({"admin"}))
-                dataset = create_dataset(session, caller, name=uuid4().hex)
-                self.sources.append((caller, new_snapshot(session, dataset)))
+                self.sources.append(new_source(session, name))
         for project in (0, 0, 1):
             self.create(project, length=2, device="cpu", priority=0, attempts=2, need=1)
             self._take(self.jobs[-2], DEVICES)
@@ -209,12 +207,13 @@ class JobLife(RuleBasedStateMachine):
     def end(self, number: int, how: str) -> None:
         """Whoever was ever given a job tries to end it; only its holder can."""
         held = self._claim(number)
-        before = self._facts(held)
         with self.database.sessions.begin() as session:
+            before = facts_of(session, held.job_id)
             lost = not end_job(session, self.owners[held.job_id], held, how)
         if not self._holds(held):
             assert lost or how not in {"succeed", "fail"}
-            assert self._facts(held) == before, "a late writer changed something"
+            with self.database.sessions.begin() as session:
+                assert facts_of(session, held.job_id) == before, "a late writer changed something"
         elif self.database.row(held.job_id).state not in LEASED:
             del self.holder[held.job_id]
 
@@ -235,21 +234,8 @@ class JobLife(RuleBasedStateMachine):
     @invariant()
     def what_always_holds(self) -> None:
         with self.database.sessions.begin() as session:
-            rows = {row.id: row for row in session.scalars(select(Job))}
-            made = Counter(session.scalars(select(Model.job_id)))
-        for job_id, row in rows.items():
-            assert made[job_id] == (row.state == "succeeded"), "one job, one model"
-            assert (row.state in LEASED) == (job_id in self.holder)
-            if job_id in self.holder:
-                assert row.fencing_token == self.holder[job_id].token
-            need = rows[row.needs_id].state if row.needs_id else None
-            if row.state == "waiting":
-                assert need not in FINISHED, "somebody forgot to tell it"
-            if row.state in {"queued", *LEASED, "succeeded"}:
-                assert need in {None, "succeeded"}
-            if row.error_code == NEED_FAILED:
-                assert need in RETRYABLE
-        busy = Counter(row.project_id for row in rows.values() if row.state in LEASED)
+            rows = check_rows(session, self.holder)
+        busy = Counter(row.project_id for row in rows if row.state in LEASED)
         assert all(count <= MOST_RUNNING for count in busy.values())
 
     def teardown(self) -> None:
@@ -264,10 +250,7 @@ class JobLife(RuleBasedStateMachine):
         self.what_always_holds()
         with self.database.sessions.begin() as session:
             for job_id in self.jobs:
-                told = select(JobEvent.body["state"].astext).where(
-                    JobEvent.job_id == job_id, JobEvent.kind == "state"
-                )
-                life = [JobState(state) for state in session.scalars(told.order_by(JobEvent.id))]
+                life = life_of(session, job_id)
                 assert all(after in ALLOWED[before] for before, after in pairwise(life))
                 ends = sum(state in FINISHED for state in life)
                 assert ends == 1 + self.retries[job_id], "ended exactly once"
@@ -309,10 +292,6 @@ class JobLife(RuleBasedStateMachine):
         assert held.token > max(earlier, default=0)
         self.claims.append(held)
         self.holder[held.job_id] = held
-
-    def _facts(self, held: Claim) -> tuple[object, ...]:
-        with self.database.sessions.begin() as session:
-            return facts_of(session, held.job_id)
 
     def _claim(self, number: int) -> Claim:
         """One of all that were ever given; often one that is past, of a job that runs again."""

@@ -1,20 +1,33 @@
-"""What workers write to jobs in the model of their life, and what can be read of it."""
+"""The rows behind the model of the life of jobs: what workers write, and what must be read."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.auth import Caller
-from core.db.models import Job, Model
+from core.auth import Caller, ensure_project
+from core.datasets.service import create_dataset
+from core.db.events import JobEvent
+from core.db.models import Job, Model, Snapshot
 from core.db.scheduling import JobCheckpoint
 from core.errors import LeaseLost
 from core.jobs import checkpoints, leases, service
 from core.jobs.chain import NEED_FAILED
 from core.jobs.leases import Claim, Death
+from core.jobs.states import FINISHED, LEASED, RETRYABLE, JobState
+from tests.jobs_database import new_snapshot
+
+
+def new_source(session: Session, project: str) -> tuple[Caller, Snapshot]:
+    """Who asks for jobs in the project, and what on."""
+    caller = Caller(ensure_project(session, project), frozenset({"admin"}))
+    dataset = create_dataset(session, caller, name=uuid4().hex)
+    return caller, new_snapshot(session, dataset)
 
 
 def end_job(session: Session, owner: Caller, held: Claim, how: str) -> bool:
@@ -75,3 +88,29 @@ def facts_of(session: Session, job_id: UUID) -> tuple[object, ...]:
 
 def row_of(session: Session, job_id: UUID) -> Job:
     return session.scalars(select(Job).where(Job.id == job_id)).one()
+
+
+def life_of(session: Session, job_id: UUID) -> list[JobState]:
+    """All states that the job has had, as the events tell."""
+    told = select(JobEvent.body["state"].astext)
+    told = told.where(JobEvent.job_id == job_id, JobEvent.kind == "state").order_by(JobEvent.id)
+    return [JobState(state) for state in session.scalars(told)]
+
+
+def check_rows(session: Session, holder: Mapping[UUID, Claim]) -> list[Job]:
+    """What holds of all jobs at any time, whoever holds which; the rows."""
+    rows = {row.id: row for row in session.scalars(select(Job))}
+    made = Counter(session.scalars(select(Model.job_id)))
+    for job_id, row in rows.items():
+        assert made[job_id] == (row.state == "succeeded"), "one job, one model"
+        assert (row.state in LEASED) == (job_id in holder)
+        if job_id in holder:
+            assert row.fencing_token == holder[job_id].token
+        need = rows[row.needs_id].state if row.needs_id else None
+        if row.state == "waiting":
+            assert need not in FINISHED, "somebody forgot to tell it"
+        if row.state in {"queued", *LEASED, "succeeded"}:
+            assert need in {None, "succeeded"}
+        if row.error_code == NEED_FAILED:
+            assert need in RETRYABLE
+    return list(rows.values())
