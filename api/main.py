@@ -52,6 +52,7 @@ from api.schemas.inference import EmbedIn, PredictIn
 from api.schemas.labels import LabelsIn
 from api.short_path import ShortPath
 from api.streams import Streams, close_on_signal
+from api.tracing import trace_requests
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
 from core.exposition import forget_dead
@@ -134,6 +135,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     if settings.auth_mode == "off":
         app.add_middleware(LoopbackOnly)
     app.add_middleware(RequestContext, tls=settings.tls)
+    trace_requests(app, settings)
 
 
 def _include_routers(app: FastAPI, settings: Settings) -> None:

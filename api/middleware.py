@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.errors import body_too_large, is_plain_refusal
 from api.headers import safe_headers
 from core.telemetry import REQUEST_SECONDS, REQUESTS, bound, logger
+from core.tracing import trace_ids, traceparent
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -91,7 +92,7 @@ class RequestContext:
                 streams = _complete(message, {"X-Request-ID": request_id, **safe})
             await send(message)
 
-        with bound(request_id=request_id):
+        with bound(request_id=request_id, **trace_ids(traceparent())):
             try:
                 await self.app(scope, receive, send_with_headers)
             finally:

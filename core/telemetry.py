@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -104,3 +106,14 @@ def bound(**values: object) -> Iterator[None]:
     """Add these values to every log line inside the block."""
     with structlog.contextvars.bound_contextvars(**values):
         yield
+
+
+def current(name: str) -> str | None:
+    """What is bound under the name around the caller."""
+    value = structlog.contextvars.get_contextvars().get(name)
+    return None if value is None else str(value)
+
+
+def carried(work: Callable[[], None]) -> Callable[[], None]:
+    """The work for another thread, with what is bound here; a thread begins with nothing."""
+    return partial(copy_context().run, work)

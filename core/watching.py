@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
+
+# What the extra `otel` brings; modules, not distributions.
+TRACING = (
+    "opentelemetry.sdk.trace",
+    "opentelemetry.exporter.otlp.proto.http",
+    "opentelemetry.instrumentation.fastapi",
+)
 
 
 class WatchSettings(BaseSettings):
@@ -49,3 +59,37 @@ class WatchSettings(BaseSettings):
     worker_metrics_host: str = Field(
         default="127.0.0.1", description="Address that a worker's metrics listen on."
     )
+    otlp_endpoint: str = Field(
+        default="",
+        description="Collector that traces are sent to by OTLP over HTTP (http://collector:4318); "
+        "needs `pip install 'fewlabels[otel]'`. Unset: no traces.",
+    )
+    otlp_ratio: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of the requests that are traced, with all that their jobs do; a caller "
+        "that sends a traceparent has decided for his own.",
+    )
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _can_be_sent_to(cls, value: str) -> str:
+        if not value:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"found {value!r}; allowed is an address as http://collector:4318")
+        if not all(map(_is_installed, TRACING)):
+            raise ValueError(
+                "it is set, but the packages for traces are not installed: "
+                "pip install 'fewlabels[otel]'"
+            )
+        return value
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it would be in
+        return False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.signals import setup_logging, worker_shutting_down
+from celery.signals import celeryd_init, setup_logging, worker_shutting_down
 
+from core import tracing
 from core.config import process_settings
 from core.jobs.queue import make_celery
 from core.telemetry import configure_logging
@@ -18,6 +19,11 @@ app.conf.imports = ("worker.tasks",)
 @setup_logging.connect
 def _one_log_format(**_: Any) -> None:
     configure_logging(process_settings())
+
+
+@celeryd_init.connect
+def _trace(**_: Any) -> None:
+    tracing.start(process_settings(), "fewlabels-worker")
 
 
 @worker_shutting_down.connect

@@ -14,7 +14,7 @@ from core.jobs import leases
 from core.jobs.leases import Claim
 from core.jobs.outages import DATABASE_AWAY
 from core.jobs.states import JobState
-from core.telemetry import logger
+from core.telemetry import carried, logger
 
 log = logger(__name__)
 RENEW_SECONDS = 1.0  # often, so that a cancel is felt within a second
@@ -45,7 +45,7 @@ class LeaseKeeper:
         self._lease_seconds = lease_seconds
         self._until = claimed_at + lease_seconds
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread = threading.Thread(target=carried(self._keep), name="lease", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -18,7 +18,7 @@ from core.errors import LeaseLost
 from core.jobs.leases import Claim
 from core.jobs.logs import Line, write_lines
 from core.jobs.outages import DATABASE_AWAY
-from core.telemetry import logger
+from core.telemetry import carried, logger
 from worker.redaction import Redaction
 
 log = logger(__name__)
@@ -28,7 +28,7 @@ BEHIND_BYTES = 4 * 2**20  # a process that writes faster than this loses lines h
 LONGEST = 4000
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 # Of a structured line: what has a place of its own, or says nothing to the job's owner.
-OWN_PLACES = ("event", "level", "timestamp", "job_id")
+OWN_PLACES = ("event", "level", "timestamp", "job_id", "project_id", "request_id", "trace_id")
 
 
 class LogShipper:
@@ -48,7 +48,7 @@ class LogShipper:
         self._position = path.stat().st_size if path.exists() else 0
         self._done = threading.Event()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._ship, name="job log", daemon=True)
+        self._thread = threading.Thread(target=carried(self._ship), name="job log", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -14,11 +15,13 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from core import tracing
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
 from core.errors import FewlabelsError, JobCancelled, LeaseLost, StoreUnavailable
 from core.jobs import outbox
 from core.jobs.leases import Claim
+from core.jobs.origin import Origin
 from core.jobs.outages import DATABASE_AWAY, outlast
 from core.jobs.queue import CeleryQueue, make_celery
 from core.jobs.service import fail
@@ -32,21 +35,24 @@ from core.stages.mirror import CheckpointMirror
 from core.stages.report import conclude
 from core.storage.store import open_store
 from core.telemetry import bound, configure_logging, logger
-from worker.child import EXIT_STOPPED
+from worker.child import EXIT_AWAY, EXIT_STOPPED
+from worker.death import LESS_MEMORY
+from worker.memory import go_first
 
 log = logger(__name__)
-OUT_OF_MEMORY = "try a smaller micro_batch_size (pretrain), batch_size, image_size or encoder"
 WATCH_SECONDS = 0.5
+AWAY = (StoreUnavailable, *DATABASE_AWAY)
 NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
-def main(job_id: UUID, token: int, worker_pid: int) -> int:
+def main(job_id: UUID, token: int, worker_pid: int, origin: Origin) -> int:
     """Run the job of the worker with this process id.
 
     Returns:
-        The exit code: 0 when an end was written, 3 when it was stopped, 1 when the database was
-        away for too long to write it, so that the job should be tried again.
+        The exit code: 0 when an end was written, 3 when it was stopped, 4 when the database or the
+        blob store was away for too long, so that the job should be tried again.
     """
+    go_first()
     settings = process_settings()
     stop = StopRequest(worker_pid)
     # Soon enough that the process is gone before another worker may take the job.
@@ -55,8 +61,15 @@ def main(job_id: UUID, token: int, worker_pid: int) -> int:
     keep_freed_memory()
     sessions = session_factory(make_engine(settings.sqlalchemy_url, pool_size=2))
     outbox.install(sessions, CeleryQueue(make_celery(settings)))
-    with bound(job_id=str(job_id)):
-        return _run(Claim(job_id, token, 0), sessions, settings, stop)
+    tracing.start(settings, "fewlabels-job")
+    # Whoever reads this job's log cannot mend the collector; the worker's log says it, too.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+    with bound(**origin.log_ids()), origin.span("job process") as process:
+        code = _run(Claim(job_id, token, 0), sessions, settings, stop)
+        process.note(exit_code=code)
+        # Sent because the job has ended; while the interpreter winds up it would count as a death.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return code
 
 
 def _run(
@@ -75,13 +88,17 @@ def _run(
     except LeaseLost as error:
         log.warning("the job is not held any more", detail=str(error))
         return EXIT_STOPPED
-    except DATABASE_AWAY as error:
-        log.error("the database is away", exc_info=error)
-        return 1
     except Exception as error:
+        if isinstance(error, AWAY) and not _disk_is_full(error):
+            log.error("a server is away; the job will be tried again", exc_info=error)
+            return EXIT_AWAY
         code, detail = describe(error)
         log.error("job failed", code=code, exc_info=error)
-    outlast(partial(fail_job, code, detail), seconds=settings.lease_seconds, give_up=stop)
+    try:
+        outlast(partial(fail_job, code, detail), seconds=settings.lease_seconds, give_up=stop)
+    except DATABASE_AWAY as error:
+        log.error("the database is away; the job will be tried again", exc_info=error)
+        return EXIT_AWAY
     return 0
 
 
@@ -102,9 +119,13 @@ def _make_model(
         should_stop=stop,
     )
     mirror = CheckpointMirror(held, context.checkpoint_dir, sessions=sessions, store=context.store)
-    outlast(mirror.restore, seconds=settings.lease_seconds, give_up=stop)
+    with tracing.span("restore checkpoints"):
+        outlast(mirror.restore, seconds=settings.lease_seconds, give_up=stop)
     with mirror.copying():
-        model_id = conclude(context, STAGES[facts.stage](context))
+        with tracing.span(f"stage {facts.stage}"), context.phases:
+            result = STAGES[facts.stage](context)
+        with tracing.span("store result"), context.phases:
+            model_id = conclude(context, result)
     _forget(mirror)
     shutil.rmtree(context.work_dir, ignore_errors=True)
     log.info("job succeeded", model_id=model_id and str(model_id))
@@ -113,7 +134,7 @@ def _make_model(
 def _forget(mirror: CheckpointMirror) -> None:
     try:
         mirror.forget()
-    except (StoreUnavailable, OSError, *DATABASE_AWAY) as error:
+    except (*AWAY, OSError) as error:
         # The job has ended well whatever becomes of them.
         log.warning("checkpoints were not deleted; the sweep will", error=str(error))
 
@@ -121,7 +142,7 @@ def _forget(mirror: CheckpointMirror) -> None:
 def describe(error: Exception) -> tuple[str, str]:
     """A code and words for people."""
     if isinstance(error, MemoryError) or any(said in str(error).lower() for said in NO_MEMORY):
-        return "OutOfMemory", f"the job needs more memory than there is: {OUT_OF_MEMORY}"
+        return "OutOfMemory", f"the job needs more memory than there is: {LESS_MEMORY}"
     if _disk_is_full(error):
         return "DiskFull", f"a disk is full; make room and retry the job: {error}"
     if isinstance(error, FewlabelsError):
@@ -183,4 +204,5 @@ class StopRequest:
 
 
 if __name__ == "__main__":
-    sys.exit(main(UUID(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    job, token, worker, given = sys.argv[1:]
+    sys.exit(main(UUID(job), int(token), int(worker), Origin.from_argument(given)))

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 # Their tables are in the metadata.
 from core.db import answers, direct, events, imports, labelling, vectors, webhooks  # noqa: F401
+from core.db.origin import Requested
 from core.db.scheduling import Scheduled, scheduling_rules
 from core.db.table import Json, Table, creation_time, name_length, primary_id
 
@@ -177,7 +178,7 @@ UNFINISHED = ("waiting", "queued", "running", "cancelling")
 _FINISHED = "('succeeded', 'failed', 'crashed', 'cancelled')"
 
 
-class Job(Scheduled, Table):
+class Job(Scheduled, Requested, Table):
     """One stage on one snapshot; its state, lease and fencing token are the truth."""
 
     __tablename__ = "jobs"
@@ -210,7 +211,6 @@ class Job(Scheduled, Table):
             name="unfinished_has_data",
         ),
         CheckConstraint("state <> 'waiting' OR needs_id IS NOT NULL", name="waiting_has_need"),
-        CheckConstraint("attempt BETWEEN 0 AND max_attempts", name="attempts"),
         *scheduling_rules(),
     )
 
@@ -227,12 +227,9 @@ class Job(Scheduled, Table):
     spec: Mapped[Json]
     plan: Mapped[Json]
     progress: Mapped[Json | None]
-    attempt: Mapped[int] = mapped_column(server_default="0")
-    max_attempts: Mapped[int]
     fencing_token: Mapped[int] = mapped_column(BigInteger, server_default="0")
     lease_expires_at: Mapped[datetime | None]
     worker: Mapped[str | None]
-    hinted_at: Mapped[datetime | None]
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     created_at: Mapped[datetime] = creation_time()

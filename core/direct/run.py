@@ -26,7 +26,7 @@ from core.images.ingest import IncomingFile, Ingestion
 from core.images.pool import DecodePool
 from core.images.report import IngestReport
 from core.jobs.outages import DATABASE_AWAY, outlast
-from core.telemetry import logger
+from core.telemetry import carried, logger
 
 log = logger(__name__)
 RENEWALS = 4  # in the time of a lease
@@ -176,7 +176,7 @@ def _renewed(work: Work, held: Held) -> Iterator[threading.Event]:
             except DATABASE_AWAY as error:
                 log.warning("the lease was not renewed", error=str(error))
 
-    thread = threading.Thread(target=keep, name="import lease", daemon=True)
+    thread = threading.Thread(target=carried(keep), name="import lease", daemon=True)
     thread.start()
     try:
         yield lost

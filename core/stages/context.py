@@ -35,6 +35,7 @@ from core.registry.artifact import WEIGHTS
 from core.registry.service import source_of
 from core.stages.facts import JobFacts
 from core.stages.parent import ParentModel
+from core.stages.phases import PhaseSpans
 from core.storage.store import BlobStore
 from core.telemetry import logger
 
@@ -66,6 +67,7 @@ class StageContext:
         self.settings = settings
         self.should_stop = should_stop
         self.device = resolve_device(settings)
+        self.phases = PhaseSpans()
         self._reported = 0.0
         self._probed: dict[str, float] = {}
         self._unwritten: list[tuple[str, int, float]] = []
@@ -101,6 +103,7 @@ class StageContext:
         Raises:
             LeaseLost: Another worker holds the job now.
         """
+        self.phases.enter(progress.phase)
         values = {"loss": progress.loss, **progress.metrics}
         metrics = [(name, progress.step, float(value)) for name, value in values.items()]
         if progress.probed:
@@ -117,6 +120,7 @@ class StageContext:
             JobCancelled: The job is to stop.
             LeaseLost: Another worker holds the job now.
         """
+        self.phases.enter(phase)
         if self.should_stop():
             raise JobCancelled(f"stopped while {phase}")
         if self._due(last=done >= total):
@@ -216,6 +220,7 @@ class StageContext:
         )
 
     def _preparing(self, done: int, total: int) -> None:
+        self.phases.enter("preparing images")
         if self.should_stop():
             raise JobCancelled("stopped while images were being prepared")
         if self._due(last=False):

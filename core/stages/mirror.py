@@ -29,7 +29,7 @@ from core.jobs.outages import DATABASE_AWAY
 from core.learning.trainer import Stopped
 from core.registry.artifact import sha256_of
 from core.storage.store import BlobStore
-from core.telemetry import logger
+from core.telemetry import carried, logger
 
 log = logger(__name__)
 LOOK_SECONDS = 1.0
@@ -80,7 +80,7 @@ class CheckpointMirror:
     @contextmanager
     def copying(self) -> Iterator[None]:
         """Copy new checkpoints while the block runs, and once more where it is asked to stop."""
-        thread = threading.Thread(target=self._keep_copying, name="mirror", daemon=True)
+        thread = threading.Thread(target=carried(self._keep_copying), name="mirror", daemon=True)
         thread.start()
         asked = False
         try:

@@ -22,9 +22,9 @@ from worker import alive
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-GPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("migrate", "api", "worker", "beat")
+OURS = ("migrate", "api", "api-gpu", "worker", "worker-gpu", "beat")
+STAY = OURS[1:]
 SERVERS = ("postgres", "valkey", "minio")
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(:[-?][^}]*)?\}")
 SECRETS = {"POSTGRES_PASSWORD", "VALKEY_PASSWORD", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"}
@@ -86,8 +86,9 @@ def test_every_command_exists() -> None:
     (default,) = [rest for name, rest in stage_instructions() if name == "CMD"]
     used = {*TypeAdapter(list[str]).validate_json(default)}
     for service in OURS:
-        assert SERVICES[service]["command"] == [service]
-        used |= {service}
+        [command] = SERVICES[service]["command"]
+        assert command == service.removesuffix("-gpu")
+        used |= {command}
     assert used <= set(group.commands)
 
 
@@ -173,7 +174,7 @@ def test_the_program_is_not_root_and_owns_its_data_folder() -> None:
     for service in OURS:
         assert "user" not in SERVICES[service]
         assert environment_of(service)["FEWLABELS_DATA_DIR"] == home
-        assert all(v.endswith(f":{home}") for v in SERVICES[service].get("volumes", []))
+        assert all(v.split(":")[-1] == home for v in SERVICES[service].get("volumes", []))
 
 
 def test_ports_agree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +182,7 @@ def test_ports_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert port == Settings.model_fields["port"].default
     assert ("EXPOSE", str(port)) in stage_instructions()
     assert [filled_in(line) for line in SERVICES["api"]["ports"]] == [f"127.0.0.1:8000:{port}"]
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["api"]
+    assert [n for n, service in SERVICES.items() if "ports" in service] == ["api", "api-gpu"]
 
 
 def test_every_service_that_stays_has_a_health_check() -> None:
@@ -231,7 +232,7 @@ def test_everything_starts_after_what_it_needs() -> None:
     )
     assert SERVICES["migrate"]["depends_on"] == {"postgres": healthy}
     wanted = {**dict.fromkeys(SERVERS, healthy), "migrate": done}
-    for service in ("api", "worker", "beat"):
+    for service in STAY:
         assert SERVICES[service]["depends_on"] == wanted
     assert not any("depends_on" in SERVICES[server] for server in SERVERS)
 
@@ -241,6 +242,7 @@ def test_data_outlives_the_containers() -> None:
         volume.split(":")[0]
         for service in SERVICES.values()
         for volume in service.get("volumes", [])
+        if ":" in volume
     }
     assert used == set(COMPOSE["volumes"])
     assert {"postgres", "minio"} <= used
@@ -256,17 +258,48 @@ def test_images_are_pinned_by_tag() -> None:
 
 def test_a_running_job_has_time_to_stop() -> None:
     grace = Settings.model_fields["cancel_grace_seconds"].default
-    for service in ("api", "worker", "beat"):
+    for service in STAY:
         assert int(SERVICES[service]["stop_grace_period"].rstrip("s")) >= grace + 5
 
 
-def test_the_gpu_file_adds_the_gpu_to_who_plans_serves_and_trains() -> None:
-    assert set(GPU["services"]) == {"api", "worker"}
-    for service in GPU["services"].values():
-        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
-        assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
-        assert set(service) == {"deploy"}
+def started(profile: str) -> set[str]:
+    """The services of ours that a profile starts."""
+    return {name for name in OURS if profile in SERVICES[name].get("profiles", [profile])}
+
+
+def test_a_profile_starts_one_api_and_a_worker() -> None:
+    assert started("cpu") == {"migrate", "beat", "api", "worker"}
+    assert started("gpu") == {"migrate", "beat", "api-gpu", "worker-gpu"}
+    assert not any("profiles" in SERVICES[server] for server in SERVERS)
+
+
+def test_the_gpu_is_for_who_plans_serves_and_trains_on_it() -> None:
+    for name in OURS:
+        assert ("deploy" in SERVICES[name]) == name.endswith("-gpu")
+        if name.endswith("-gpu"):
+            (device,) = SERVICES[name]["deploy"]["resources"]["reservations"]["devices"]
+            assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+            without = SERVICES[name.removesuffix("-gpu")]
+            same = set(without) - {"profiles", "environment"}
+            assert {key: SERVICES[name][key] for key in same} == {k: without[k] for k in same}
     assert image_environment()["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+
+
+@pytest.mark.parametrize("service", ["worker", "worker-gpu"])
+def test_workers_can_be_scaled(service: str) -> None:
+    """No name, port or volume that a second container would share."""
+    found = SERVICES[service]
+    assert found["volumes"] == [environment_of(service)["FEWLABELS_DATA_DIR"]]
+    assert not {"container_name", "hostname", "ports", "network_mode"} & set(found)
+
+
+def test_metrics_of_workers_are_reached_in_the_network_and_not_from_outside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for service in ("worker", "worker-gpu", "beat"):
+        settings = settings_of(service, monkeypatch)
+        assert (settings.worker_metrics_host, settings.worker_metrics_port) == ("0.0.0.0", 9101)
+        assert "ports" not in SERVICES[service]
 
 
 def test_python_of_the_image_is_supported() -> None:

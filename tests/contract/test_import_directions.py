@@ -46,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "core.learning": set(),
     "core.telemetry": FACTS,
     "core.gathered_log": set(),
+    "core.tracing": FACTS,
     "core.exposition": FACTS | {"core.telemetry"},
     "core.storage": FACTS,
     "core.db": FACTS,
@@ -62,6 +63,7 @@ ALLOWED: dict[str, set[str]] = {
         "core.auth",
         "core.quota",
         "core.storage.store",
+        "core.tracing",
     },  # submission hands the store on
     "core.direct": DATA
     | {"core.auth", "core.datasets", "core.images", "core.jobs.outages", "core.jobs.outbox"}
@@ -91,6 +93,7 @@ LIBRARIES: dict[str, set[str]] = {
     "fastapi": {"api"},
     "starlette": {"api"},
     "minio": {"core.storage.s3"},
+    "opentelemetry": {"core.tracing.otlp"},
     "multiprocessing": set(),
     "pickle": set(),
 }
