@@ -150,9 +150,6 @@ class Settings(
     checkpoint_seconds: float = Field(
         default=60.0, gt=0, description="Training time between two checkpoints."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="Where training runs; auto takes CUDA when there is one."
-    )
     training_processes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
         description="Processes that share the batches of a pre-training, at most: a number, or "

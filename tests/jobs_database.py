@@ -19,6 +19,8 @@ from core.db.session import make_engine, session_factory, upgrade
 from core.jobs import outbox
 from core.jobs.service import PlannedJob, create_jobs
 
+PLENTY = {"cpu": 10**9, "gpu": 10**9}  # hints in the broker: none was lost
+
 
 @contextmanager
 def fresh_database(postgres_url: str) -> Iterator[str]:
@@ -42,12 +44,14 @@ class HintList:
 
     sent: list[UUID] = field(default_factory=list)
     imports: list[UUID] = field(default_factory=list)
+    devices: dict[UUID, str] = field(default_factory=dict)
     away: bool = False
 
-    def send(self, job_id: UUID) -> None:
+    def send(self, job_id: UUID, device: str) -> None:
         if self.away:
             raise OSError("no broker")
         self.sent.append(job_id)
+        self.devices[job_id] = device
 
     def send_import(self, import_id: UUID) -> None:
         if self.away:

@@ -16,23 +16,27 @@ from sqlalchemy.orm import Session, sessionmaker
 from core import tracing
 from core.config import Settings
 from core.jobs import leases
-from core.jobs.leases import Claim
+from core.jobs.leases import Claim, Death
 from core.jobs.origin import Origin, origin_of
 from core.jobs.outages import DATABASE_AWAY, outlast
 from core.jobs.service import confirm_cancelled, fail
 from core.telemetry import bound, logger
+from worker.death import death_of
 from worker.lease import LeaseKeeper
 from worker.logs import LogShipper
+from worker.memory import OomWatch
 from worker.metrics import ATTEMPT_SECONDS, note_end
 
 log = logger(__name__)
 POLL_SECONDS = 0.2
 EXIT_STOPPED = 3  # worker.run_job ended because it was asked to
+EXIT_AWAY = 4  # worker.run_job could not reach the database or the blob store for too long
 # A lease that is not renewed: when to ask the job to stop, and when to end it, so that it is
 # gone before another worker may take it.
 ASK_REMAINING, END_REMAINING = 0.4, 0.1
 LOST_SECONDS = 2.0  # to end by itself, for a process that has just written the job's end
 SETTLE_SECONDS = 60.0
+AWAY_SECONDS = 1.0
 
 SHUTDOWN, TIME_LIMIT, CANCELLED = "the worker shuts down", "time limit", "cancelled"
 LOST, SILENT = "the lease is lost", "the lease cannot be renewed"
@@ -59,18 +63,24 @@ class ShutdownFlag:
 shutting_down = ShutdownFlag()
 
 
-def run(job_id: UUID, sessions: sessionmaker[Session], settings: Settings) -> None:
-    """Claim the job and see it through in a child process; return quietly if it is not ours."""
+def run(hinted: UUID, sessions: sessionmaker[Session], settings: Settings) -> None:
+    """Claim the job whose turn it is and see it through; return quietly if there is none."""
     if shutting_down.is_set():
         return
     worker = f"{socket.gethostname()}:{os.getpid()}"
     claimed_at, claimed_ns = time.monotonic(), time.time_ns()
-    lease_seconds = settings.lease_seconds
     with sessions.begin() as session:
-        held = leases.claim(session, job_id, worker=worker, lease_seconds=lease_seconds)
-        origin = None if held is None else origin_of(session, job_id)
+        held = leases.claim_next(
+            session,
+            hinted,
+            devices=settings.devices_taken,
+            worker=worker,
+            lease_seconds=settings.lease_seconds,
+            most_running=settings.max_running_jobs,
+        )
+        origin = None if held is None else origin_of(session, held.job_id)
     if held is None or origin is None:
-        log.info("nothing to do: the job is not queued")
+        log.info("nothing to do: no job has its turn", hinted=str(hinted))
         return
     with bound(**origin.log_ids()), origin.span("run job", since=claimed_ns) as attempt:
         with tracing.span("claim", since=claimed_ns):
@@ -97,13 +107,13 @@ def _see_through(
         process = _start(held, origin, log_path)
     except OSError as error:
         log.error("the job's process did not start", error=str(error))
-        detail = f"the worker could not start the job's process: {error}"
+        death = Death(f"the worker could not start the job's process: {error}")
+        pause = settings.retry_pause_seconds
         with sessions.begin() as session:
-            leases.record_crash(session, held, detail)
-        return detail
-    keeper = LeaseKeeper(
-        held, sessions, lease_seconds=settings.lease_seconds, claimed_at=claimed_at
-    )
+            leases.record_crash(session, held, death, pause_seconds=pause)
+        return death.detail
+    seconds = settings.lease_seconds
+    keeper = LeaseKeeper(held, sessions, lease_seconds=seconds, claimed_at=claimed_at)
     with keeper, lines:
         supervision = Supervision(held, keeper, settings, process)
         try:
@@ -146,15 +156,19 @@ class Supervision:
         self._started = time.monotonic()
         self._end_at: float | None = None
         self._reason = ""
+        self._oom = OomWatch()
+        self._killed_for_memory = False
 
     def watch(self) -> None:
         """Return when the child has ended; no database is asked, so nothing holds this up."""
         while True:
             try:
-                self._process.wait(POLL_SECONDS)
+                code = self._process.wait(POLL_SECONDS)
+                # Asked at once: what is killed later has nothing to do with it.
+                self._killed_for_memory = code == -signal.SIGKILL and self._oom.has_killed()
                 return
             except subprocess.TimeoutExpired:
-                pass  # it still runs
+                self._oom.look()  # it still runs
             if reason := self._reason_to_stop():
                 self._ask_to_stop(reason)
             late = self._end_at is not None and time.monotonic() > self._end_at
@@ -181,7 +195,10 @@ class Supervision:
         """How the process died, where neither it nor the worker ended it on purpose."""
         code, reason = self._process.returncode, self._reason
         on_purpose = code in {0, EXIT_STOPPED} or reason not in {"", TIME_LIMIT}
-        return "" if on_purpose else _death(code)
+        return "" if on_purpose else self._death().detail
+
+    def _death(self) -> Death:
+        return death_of(self._process.returncode, for_memory=self._killed_for_memory)
 
     def end_group(self) -> None:
         """Kill the child and all that it started."""
@@ -193,6 +210,7 @@ class Supervision:
     def _settle(self, session: Session, code: int) -> None:
         if confirm_cancelled(session, self.held.job_id, self.held.token):
             return
+        pause = self._settings.retry_pause_seconds
         if self._reason == TIME_LIMIT:
             limit = f"{self._settings.job_seconds:g} seconds (FEWLABELS_JOB_SECONDS)"
             fail(
@@ -205,11 +223,12 @@ class Supervision:
         elif code != 0 and (self._reason in {SHUTDOWN, SILENT} or shutting_down.is_set()):
             # Whether it stopped by itself or had to be killed: it was not the job's fault.
             leases.give_back(session, self.held)
-        elif code != 0:
-            leases.record_crash(session, self.held, _death(code))
+        elif code == EXIT_AWAY:
+            # Not its fault either: it waits for the server without using up its attempts.
+            leases.give_back(session, self.held, pause_seconds=max(AWAY_SECONDS, pause))
         else:
             # 0 means that the child wrote the result; if it did not, this is a crash as well.
-            leases.record_crash(session, self.held, "the process ended without a result")
+            leases.record_crash(session, self.held, self._death(), pause_seconds=pause)
 
     def _reason_to_stop(self) -> str:
         reasons = {
@@ -231,21 +250,3 @@ class Supervision:
             self._process.send_signal(signal.SIGTERM)
         elif reason == LOST:
             self._end_at = min(self._end_at, end_at)
-
-
-def _death(code: int) -> str:
-    if code >= 0:
-        return f"the process ended with exit code {code}; its log has the reason"
-    names = {number.value: number.name for number in signal.Signals}
-    name = names.get(-code, f"signal {-code}")
-    if name == "SIGKILL":
-        return (
-            "the process was killed (SIGKILL), most often because the machine ran out of memory: "
-            "try a smaller micro_batch_size (pretrain), batch_size, image_size or encoder"
-        )
-    if name == "SIGBUS":
-        return (
-            "the process died of SIGBUS, most often because the disk of FEWLABELS_DATA_DIR is "
-            "full; make room there"
-        )
-    return f"the process died of {name}"

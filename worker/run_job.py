@@ -35,11 +35,13 @@ from core.stages.mirror import CheckpointMirror
 from core.stages.report import conclude
 from core.storage.store import open_store
 from core.telemetry import bound, configure_logging, logger
-from worker.child import EXIT_STOPPED
+from worker.child import EXIT_AWAY, EXIT_STOPPED
+from worker.death import LESS_MEMORY
+from worker.memory import go_first
 
 log = logger(__name__)
-OUT_OF_MEMORY = "try a smaller micro_batch_size (pretrain), batch_size, image_size or encoder"
 WATCH_SECONDS = 0.5
+AWAY = (StoreUnavailable, *DATABASE_AWAY)
 NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
@@ -47,9 +49,10 @@ def main(job_id: UUID, token: int, worker_pid: int, origin: Origin) -> int:
     """Run the job of the worker with this process id.
 
     Returns:
-        The exit code: 0 when an end was written, 3 when it was stopped, 1 when the database was
-        away for too long to write it, so that the job should be tried again.
+        The exit code: 0 when an end was written, 3 when it was stopped, 4 when the database or the
+        blob store was away for too long, so that the job should be tried again.
     """
+    go_first()
     settings = process_settings()
     stop = StopRequest(worker_pid)
     # Soon enough that the process is gone before another worker may take the job.
@@ -85,13 +88,17 @@ def _run(
     except LeaseLost as error:
         log.warning("the job is not held any more", detail=str(error))
         return EXIT_STOPPED
-    except DATABASE_AWAY as error:
-        log.error("the database is away", exc_info=error)
-        return 1
     except Exception as error:
+        if isinstance(error, AWAY) and not _disk_is_full(error):
+            log.error("a server is away; the job will be tried again", exc_info=error)
+            return EXIT_AWAY
         code, detail = describe(error)
         log.error("job failed", code=code, exc_info=error)
-    outlast(partial(fail_job, code, detail), seconds=settings.lease_seconds, give_up=stop)
+    try:
+        outlast(partial(fail_job, code, detail), seconds=settings.lease_seconds, give_up=stop)
+    except DATABASE_AWAY as error:
+        log.error("the database is away; the job will be tried again", exc_info=error)
+        return EXIT_AWAY
     return 0
 
 
@@ -127,7 +134,7 @@ def _make_model(
 def _forget(mirror: CheckpointMirror) -> None:
     try:
         mirror.forget()
-    except (StoreUnavailable, OSError, *DATABASE_AWAY) as error:
+    except (*AWAY, OSError) as error:
         # The job has ended well whatever becomes of them.
         log.warning("checkpoints were not deleted; the sweep will", error=str(error))
 
@@ -135,7 +142,7 @@ def _forget(mirror: CheckpointMirror) -> None:
 def describe(error: Exception) -> tuple[str, str]:
     """A code and words for people."""
     if isinstance(error, MemoryError) or any(said in str(error).lower() for said in NO_MEMORY):
-        return "OutOfMemory", f"the job needs more memory than there is: {OUT_OF_MEMORY}"
+        return "OutOfMemory", f"the job needs more memory than there is: {LESS_MEMORY}"
     if _disk_is_full(error):
         return "DiskFull", f"a disk is full; make room and retry the job: {error}"
     if isinstance(error, FewlabelsError):

@@ -18,7 +18,7 @@ from core.direct.stores import Place
 from core.idempotency import forget_answers
 from core.images import imports
 from core.images.thumbnails import thumbnail_keys
-from core.jobs import checkpoints, leases, outbox
+from core.jobs import checkpoints, outbox, sweeping
 from core.jobs.events import forget_events
 from core.jobs.logs import forget_lines
 from core.jobs.queue import IMPORTS_QUEUE, RUN_IMPORT, RUN_JOB, SWEEP, CeleryQueue
@@ -43,9 +43,8 @@ def _sessions() -> sessionmaker[Session]:
 
 @app.task(name=RUN_JOB)
 def run_job(job_id: str) -> None:
-    """Run the job unless somebody else does."""
-    with bound(job_id=job_id):
-        child.run(UUID(job_id), _sessions(), process_settings())
+    """Run the job whose turn it is, which the hint need not know."""
+    child.run(UUID(job_id), _sessions(), process_settings())
 
 
 @app.task(name=RUN_IMPORT)
@@ -59,10 +58,12 @@ def run_import(import_id: str) -> None:
 @app.task(name=SWEEP)
 def sweep() -> None:
     """Take jobs from silent workers, send lost hints again, tidy up."""
-    queue = CeleryQueue(app)
-    waiting, imports_waiting = queue.waiting(), queue.waiting(IMPORTS_QUEUE)
+    queue, settings = CeleryQueue(app), process_settings()
+    waiting, imports_waiting = queue.jobs_waiting(), queue.waiting(IMPORTS_QUEUE)
     with _sessions().begin() as session:
-        expired, hinted = leases.sweep(session, hints_waiting=waiting)
+        expired, hinted = sweeping.sweep(
+            session, hints_waiting=waiting, most_running=settings.max_running_jobs
+        )
         late, ordered = orders.sweep(session, hints_waiting=imports_waiting)
         silent = imports.sweep(session, silent=_grace())
     LEASES_EXPIRED.inc(expired)
@@ -70,11 +71,11 @@ def sweep() -> None:
         hints, leases_over = hinted + ordered, expired + late
         log.info("swept", expired_leases=leases_over, hints_sent=hints, silent_imports=silent)
     with _sessions().begin() as session:
-        forget_answers(session, hours=process_settings().idempotency_hours)
-        forget(session, days=process_settings().webhook_days)
-        checkpoints.sweep(session, keep=timedelta(hours=process_settings().checkpoint_hours))
-        forget_events(session, hours=process_settings().event_hours)
-        forget_lines(session, days=process_settings().log_days)
+        forget_answers(session, hours=settings.idempotency_hours)
+        forget(session, days=settings.webhook_days)
+        checkpoints.sweep(session, keep=timedelta(hours=settings.checkpoint_hours))
+        forget_events(session, hours=settings.event_hours)
+        forget_lines(session, days=settings.log_days)
     _deliverer().wake()
     removed = removal.sweep(_sessions(), seconds=REMOVAL_SECONDS)
     deleted = blobs.sweep(_sessions(), _store(), grace=_grace(), made_from=thumbnail_keys)

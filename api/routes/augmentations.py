@@ -21,7 +21,6 @@ from api.schemas.augmentations import PreviewQuery
 from core.errors import DatasetNotFound, NotEnoughImages, Overloaded, SpecInvalid
 from core.images.decoding import decode
 from core.images.recording import image_key
-from core.jobs.plan import planning_device
 from core.jobs.previews import LARGEST_IMAGES, PreviewLimits, plan_preview
 from core.storage.store import BlobStore
 
@@ -74,7 +73,7 @@ def draw_augmentations(
     # A transaction of its own: no connection is held while the picture is drawn.
     with request.app.state.sessions.begin() as session:
         plan = plan_preview(
-            session, caller, dataset_id, options, limits=limits, device=planning_device(settings)
+            session, caller, dataset_id, options, limits=limits, device=settings.planning_device
         )
     # By name and here: importing this module must not load PyTorch.
     previews = importlib.import_module("core.inference.previews")

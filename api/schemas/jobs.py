@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.schemas.placement import Placement
 from api.schemas.stages import DistillOptions, FinetuneOptions, NewEncoder, PretrainOptions
 from api.schemas.strict import StrictBody
 
@@ -18,14 +19,14 @@ SAMPLE_ID = "3f2c8a52-6f0e-4a3e-9d8e-1f6f5b0c7d11"
 _DATASET = Field(description="The dataset to learn from; it is frozen as it is now.")
 
 
-class PretrainJobIn(PretrainOptions):
+class PretrainJobIn(PretrainOptions, Placement):
     """Pre-train an encoder."""
 
     stage: Literal["pretrain"]
     dataset_id: UUID = _DATASET
 
 
-class FinetuneJobIn(FinetuneOptions, NewEncoder):
+class FinetuneJobIn(FinetuneOptions, NewEncoder, Placement):
     """Train a classifier: on an encoder, on the encoder of a job, or without either.
 
     `encoder`, `stem`, `init` and `image_size` are for a job without `model_id` and `needs` only.
@@ -43,7 +44,7 @@ class FinetuneJobIn(FinetuneOptions, NewEncoder):
     )
 
 
-class DistillJobIn(DistillOptions):
+class DistillJobIn(DistillOptions, Placement):
     """Train a student of a classifier."""
 
     stage: Literal["distill"]
@@ -54,7 +55,7 @@ class DistillJobIn(DistillOptions):
     )
 
 
-class EmbedJobIn(StrictBody):
+class EmbedJobIn(Placement):
     """Store a vector for every image of the dataset that has none of this model yet."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -75,7 +76,7 @@ class EmbedJobIn(StrictBody):
     )
 
 
-class PipelineJobIn(StrictBody):
+class PipelineJobIn(Placement):
     """All three stages, one after the other."""
 
     stage: Literal["pipeline"]
@@ -215,9 +216,15 @@ class JobOut(BaseModel):
     model_id: UUID | None = Field(description="What the job made.")
     attempt: int
     max_attempts: int
+    priority: int
+    device: Literal["cpu", "gpu"] = Field(description="Whose workers may take it.")
+    not_before: datetime | None = Field(
+        default=None,
+        description="Of a queued job that was interrupted: until then it pauses.",
+    )
     queue_position: int | None = Field(
         default=None,
-        description="Of a queued job: 1 is the oldest that no worker has taken yet.",
+        description="Of a queued job: its place among those for the same device, 1 comes next.",
     )
     spec: dict[str, Any] = Field(description="What was asked.")
     plan: dict[str, Any] = Field(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.schemas.inference import SAMPLE_PNG
 from api.schemas.jobs import SAMPLE_ID
+from api.schemas.placement import Placement
 from api.schemas.strict import StrictBody
 from api.schemas.text import Text
 
@@ -78,7 +79,7 @@ class SearchOut(BaseModel):
     items: list[NeighbourOut]
 
 
-class EvaluateIn(StrictBody):
+class EvaluateIn(Placement):
     """What to evaluate on."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"dataset_id": SAMPLE_ID}]})

@@ -211,7 +211,6 @@ class Job(Scheduled, Requested, Table):
             name="unfinished_has_data",
         ),
         CheckConstraint("state <> 'waiting' OR needs_id IS NOT NULL", name="waiting_has_need"),
-        CheckConstraint("attempt BETWEEN 0 AND max_attempts", name="attempts"),
         *scheduling_rules(),
     )
 
@@ -228,12 +227,9 @@ class Job(Scheduled, Requested, Table):
     spec: Mapped[Json]
     plan: Mapped[Json]
     progress: Mapped[Json | None]
-    attempt: Mapped[int] = mapped_column(server_default="0")
-    max_attempts: Mapped[int]
     fencing_token: Mapped[int] = mapped_column(BigInteger, server_default="0")
     lease_expires_at: Mapped[datetime | None]
     worker: Mapped[str | None]
-    hinted_at: Mapped[datetime | None]
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     created_at: Mapped[datetime] = creation_time()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.db.table import Table, creation_time
@@ -19,13 +19,19 @@ class Scheduled:
     priority: Mapped[int] = mapped_column(server_default="0")
     device: Mapped[str] = mapped_column(server_default="cpu")
     not_before: Mapped[datetime | None]
+    hinted_at: Mapped[datetime | None]  # None: no hint is under way
+    attempt: Mapped[int] = mapped_column(server_default="0")
+    max_attempts: Mapped[int]
     # Raised by a retry from the beginning: checkpoints of an earlier run are not resumed then.
     beginning: Mapped[int] = mapped_column(server_default="0")
 
 
-def scheduling_rules() -> tuple[CheckConstraint, ...]:
-    """The constraints on these columns."""
+def scheduling_rules() -> tuple[CheckConstraint | Index, ...]:
+    """The constraints, and the index that has queued jobs in the order of their claims."""
+    order = ("device", text("priority DESC"), "created_at", "id")
     return (
+        Index("ix_jobs_queue", *order, postgresql_where="state = 'queued'"),
+        CheckConstraint("attempt BETWEEN 0 AND max_attempts", name="attempts"),
         CheckConstraint(
             f"priority BETWEEN -{MOST_PRIORITY} AND {MOST_PRIORITY}", name="priority_bounded"
         ),

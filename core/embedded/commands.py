@@ -10,7 +10,7 @@ from typing import NoReturn
 from core.config import Settings, child_environment, required
 from core.errors import ConfigurationInvalid
 from core.exposition import shared_environment
-from core.jobs.queue import IMPORTS_QUEUE, JOBS_QUEUE, SWEEPS_QUEUE
+from core.jobs.queue import IMPORTS_QUEUE, JOBS_QUEUES, SWEEPS_QUEUE
 
 API_DRAIN_SECONDS = 5
 # Longer than clients (httpx: 5) and proxies (60) keep an idle connection: whoever closes it first
@@ -51,9 +51,10 @@ def api_environment(settings: Settings) -> dict[str, str]:
 
 
 def worker_command(settings: Settings) -> list[str]:
-    """The worker that runs jobs and imports."""
+    """The worker that runs imports, and jobs of the devices that it has."""
     concurrency = ["-c", str(settings.worker_concurrency)]
-    queues = ["-Q", f"{JOBS_QUEUE},{IMPORTS_QUEUE}"]
+    taken = [JOBS_QUEUES[device] for device in settings.devices_taken]
+    queues = ["-Q", ",".join([*taken, IMPORTS_QUEUE])]
     return [*_celery_worker(settings), *queues, *concurrency, "-n", "worker@%h"]
 
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import UUID
 
-from sqlalchemy import event, func, update
-from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
+from sqlalchemy import event, func, select, update
+from sqlalchemy.orm import Session, SessionTransaction, aliased, sessionmaker
 
 from core.db.models import Job
+from core.jobs.readiness import FIRST_COMES, is_due
 from core.telemetry import logger
 
 log = logger(__name__)
 _KEY = "hints"
+IMPORT = "import"  # other hints are known by the device of their job
 
 
 class JobQueue(Protocol):
     """Something that can tell a worker about a job."""
 
-    def send(self, job_id: UUID) -> None:
-        """Tell a worker; raises OSError when the broker does not answer."""
+    def send(self, job_id: UUID, device: str) -> None:
+        """Tell a worker that has the device; raises OSError when the broker does not answer."""
 
     def send_import(self, import_id: UUID) -> None:
         """Tell a worker about an order to import; raises as send."""
@@ -33,12 +35,31 @@ def hint(session: Session, job_id: UUID) -> None:
 
 def enqueue(session: Session, job_id: UUID) -> None:
     """Hint at the job once the transaction has committed."""
-    _keep(session, "job", job_id)
+    device = session.scalar(select(Job.device).where(Job.id == job_id))
+    _keep(session, device or "cpu", job_id)
+
+
+def hint_next(session: Session, ended: UUID) -> None:
+    """Hint at the job of the same project that waits for a place which this one has left.
+
+    That is one whose hint a worker has used up while the project ran as many as it may.
+    """
+    ended_job = aliased(Job)
+    project = select(ended_job.project_id).where(ended_job.id == ended).scalar_subquery()
+    next_job = (
+        select(Job.id)
+        .where(Job.project_id == project, Job.id != ended, is_due(), Job.hinted_at.is_(None))
+        .order_by(*FIRST_COMES)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    if (job_id := session.scalar(next_job)) is not None:
+        hint(session, job_id)
 
 
 def enqueue_import(session: Session, import_id: UUID) -> None:
     """Hint at the order to import once the transaction has committed."""
-    _keep(session, "import", import_id)
+    _keep(session, IMPORT, import_id)
 
 
 def _keep(session: Session, kind: str, wanted: UUID) -> None:
@@ -56,13 +77,14 @@ def install(sessions: sessionmaker[Session], queue: JobQueue) -> None:
             return
         for kind, wanted in session.info.pop(_KEY, []):
             try:
-                if kind == "job":
-                    queue.send(wanted)
-                else:
+                if kind == IMPORT:
                     queue.send_import(wanted)
+                else:
+                    queue.send(wanted, kind)
             except OSError as error:
-                ids = {f"{kind}_id": str(wanted)}
-                log.warning(f"{kind} hint not sent; the sweep will", **ids, error=error)
+                name = IMPORT if kind == IMPORT else "job"
+                ids = {f"{name}_id": str(wanted)}
+                log.warning(f"{name} hint not sent; the sweep will", **ids, error=error)
 
     def drop(session: Session, transaction: SessionTransaction) -> None:
         # The end of a savepoint decides nothing; a session that is closed is never rolled back.

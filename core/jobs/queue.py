@@ -10,7 +10,7 @@ from kombu.exceptions import ChannelError, OperationalError
 
 from core.config import Settings, required
 
-JOBS_QUEUE = "jobs"
+JOBS_QUEUES = {"cpu": "jobs-cpu", "gpu": "jobs-gpu"}
 IMPORTS_QUEUE = "imports"
 SWEEPS_QUEUE = "sweeps"
 RUN_JOB = "worker.tasks.run_job"
@@ -35,9 +35,8 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_ignore_result": True,
         "task_acks_late": False,
-        "task_default_queue": JOBS_QUEUE,
+        "task_default_queue": JOBS_QUEUES["cpu"],
         "task_routes": {
-            RUN_JOB: {"queue": JOBS_QUEUE},
             RUN_IMPORT: {"queue": IMPORTS_QUEUE},
             SWEEP: {"queue": SWEEPS_QUEUE},
         },
@@ -78,9 +77,13 @@ class CeleryQueue:
     def __init__(self, app: Celery) -> None:
         self._app = app
 
-    def send(self, job_id: UUID) -> None:
-        """Tell a worker about the job, once; raises OSError when the broker does not answer."""
-        self._send(RUN_JOB, job_id, JOBS_QUEUE)
+    def send(self, job_id: UUID, device: str) -> None:
+        """Tell a worker that has the device about the job, once.
+
+        Raises:
+            OSError: The broker does not answer.
+        """
+        self._send(RUN_JOB, job_id, JOBS_QUEUES[device])
 
     def send_import(self, import_id: UUID) -> None:
         """Tell a worker about the order to import, as send does."""
@@ -94,7 +97,11 @@ class CeleryQueue:
         except OperationalError as error:
             raise OSError(f"the broker does not answer: {error}") from error
 
-    def waiting(self, queue: str = JOBS_QUEUE) -> int:
+    def jobs_waiting(self) -> dict[str, int]:
+        """Hints at jobs of each device that no worker has taken yet; raises as waiting."""
+        return {device: self.waiting(queue) for device, queue in JOBS_QUEUES.items()}
+
+    def waiting(self, queue: str) -> int:
         """Hints that no worker has taken yet; raises OSError when the broker does not answer."""
         try:
             with self._app.connection_for_write() as connection:

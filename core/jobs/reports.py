@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from core.db.models import Model
 from core.db.vectors import Report
 from core.errors import LeaseLost
+from core.jobs import outbox
 from core.jobs.chain import wake_dependants
 from core.jobs.states import JobState, move
 
@@ -28,6 +29,7 @@ def succeed_with_report(session: Session, job_id: UUID, token: int, report: Repo
         raise LeaseLost(f"job {job_id} is no longer held with token {token}")
     session.add(report)
     wake_dependants(session, job_id)
+    outbox.hint_next(session, job_id)
 
 
 def report_of_job(session: Session, job_id: UUID, stage: str) -> dict[str, Any] | None:

@@ -42,6 +42,12 @@ class PlannedJob:
     spec: dict[str, Any]
     plan: dict[str, Any]
     needs_id: UUID | None
+    priority: int = 0
+
+    @property
+    def device(self) -> str:
+        """Whose workers may take it."""
+        return "gpu" if self.plan.get("device") == "cuda" else "cpu"
 
 
 def create_jobs(
@@ -88,6 +94,8 @@ def _row(
         state=state,
         spec=item.spec,
         plan=item.plan,
+        priority=item.priority,
+        device=item.device,
         max_attempts=max_attempts,
         **new_origin(),
     )
@@ -205,6 +213,7 @@ def succeed(session: Session, job_id: UUID, token: int, model: Model) -> None:
         raise LeaseLost(f"job {job_id} is no longer held with token {token}")
     session.add(model)
     wake_dependants(session, job_id)
+    outbox.hint_next(session, job_id)
 
 
 def fail(session: Session, job_id: UUID, token: int, *, code: str, detail: str) -> bool:
@@ -213,6 +222,7 @@ def fail(session: Session, job_id: UUID, token: int, *, code: str, detail: str) 
     failed = move(session, job_id, JobState.RUNNING, JobState.FAILED, token=token, **values)
     if failed:
         fail_dependants(session, job_id, "failed")
+        outbox.hint_next(session, job_id)
     return failed
 
 
@@ -221,6 +231,7 @@ def confirm_cancelled(session: Session, job_id: UUID, token: int) -> bool:
     gone = move(session, job_id, JobState.CANCELLING, JobState.CANCELLED, token=token)
     if gone:
         fail_dependants(session, job_id, "was cancelled")
+        outbox.hint_next(session, job_id)
     return gone
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.db.models import Job
+from core.jobs.readiness import FIRST_COMES
 from core.jobs.states import JobState
 
 RECENT_PACE, BUDGET = "recent pace", "budget"
@@ -33,10 +34,10 @@ def time_left(job: Job) -> TimeLeft | None:
 
 
 def queue_positions(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """The place of each queued job among all that are queued, from 1 on; the oldest is first."""
+    """The place of each queued job among all that are queued for its device, from 1 on."""
     if not job_ids:
         return {}
-    place = func.row_number().over(order_by=[Job.created_at, Job.id])
+    place = func.row_number().over(partition_by=Job.device, order_by=FIRST_COMES)
     queue = select(Job.id, place.label("place")).where(Job.state == JobState.QUEUED).subquery()
     wanted = select(queue.c.id, queue.c.place).where(queue.c.id.in_(job_ids))
     return {row.id: row.place for row in session.execute(wanted)}

@@ -28,7 +28,6 @@ from core.jobs.plan import (
     plan_evaluate,
     plan_finetune,
     plan_pretrain,
-    planning_device,
     stem_for,
 )
 from core.jobs.reports import REPORTING
@@ -62,8 +61,8 @@ def submit(
     Args:
         session: The transaction of the request.
         caller: Who asks.
-        spec: `stage`, `dataset_id` and the stage's options, where "auto" is for us to decide;
-            for `pipeline` the options of each stage under its name.
+        spec: `stage`, `dataset_id`, `priority`, `device` and the stage's options, where "auto" is
+            for us to decide; for `pipeline` the options of each stage under its name.
         store: Where the snapshot's list is kept.
         settings: Attempts, device and the most unfinished jobs.
 
@@ -76,7 +75,7 @@ def submit(
     snapshot = freeze(session, store, dataset)
     basis = _Basis(
         facts_of(snapshot),
-        planning_device(settings),
+        _device(spec, settings),
         settings.job_seconds,
         snapshot.image_count,
         snapshot.label_count,
@@ -90,16 +89,26 @@ def submit(
     return create_jobs(session, caller, snapshot, planned, max_attempts=settings.job_max_attempts)
 
 
+def _device(spec: Mapping[str, Any], settings: Settings) -> Device:
+    asked: dict[str, Device] = {"cpu": "cpu", "gpu": "cuda"}
+    return asked.get(spec.get("device", "auto"), settings.planning_device)
+
+
+def _priority(spec: Mapping[str, Any]) -> int:
+    return int(spec.get("priority", 0))
+
+
 def _plan_chain(
     session: Session, caller: Caller, spec: Mapping[str, Any], basis: _Basis
 ) -> list[PlannedJob]:
     planned: list[PlannedJob] = []
     for stage in CHAIN:
-        options = {"stage": stage, "dataset_id": spec["dataset_id"], **(spec.get(stage) or {})}
+        shared = {name: spec[name] for name in ("dataset_id", "priority", "device") if name in spec}
+        options = {"stage": stage, **shared, **(spec.get(stage) or {})}
         made = planned[-1].plan if planned else None
         parent = parent_of(made) if made else _find_parent(session, caller, options)[0]
         plan = _plan_stage(options, basis, parent, _find_student(session, caller, options))
-        planned.append(PlannedJob(stage, dict(options), plan, None))
+        planned.append(PlannedJob(stage, dict(options), plan, None, _priority(spec)))
     return planned
 
 
@@ -108,7 +117,7 @@ def _plan_one(
 ) -> PlannedJob:
     parent, needs_id = _find_parent(session, caller, spec)
     plan = _plan_stage(spec, basis, parent, _find_student(session, caller, spec))
-    return PlannedJob(str(spec["stage"]), dict(spec), plan, needs_id)
+    return PlannedJob(str(spec["stage"]), dict(spec), plan, needs_id, _priority(spec))
 
 
 def _plan_stage(

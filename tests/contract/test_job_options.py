@@ -42,7 +42,7 @@ FINETUNE = plan_finetune({}, DATA, "cpu", parent=parent_of(PRETRAIN))
 DISTILL = plan_distill({}, DATA, "cpu", parent=parent_of(FINETUNE))
 # Not of the training itself: which model to start from, and what else the stage does.
 OF_THE_STAGE = {"model_id", "needs", "student", "student_model_id", "baseline", "stage"}
-OF_THE_STAGE |= {"dataset_id", "augmentation_strength"}
+OF_THE_STAGE |= {"dataset_id", "augmentation_strength", "priority", "device"}
 OF_THE_NETWORK = {"encoder", "stem", "init", "image_size"}
 
 

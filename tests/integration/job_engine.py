@@ -36,7 +36,7 @@ from core.images.ingest import IncomingFile, ingest
 from core.images.pool import DecodeLimits, DecodePool
 from core.images.recording import ImageLimits
 from core.jobs import outbox
-from core.jobs.queue import CeleryQueue, make_celery
+from core.jobs.queue import JOBS_QUEUES, SWEEPS_QUEUE, CeleryQueue, make_celery
 from core.jobs.states import FINISHED
 from core.jobs.submission import submit
 from core.storage.store import BlobStore, open_store
@@ -63,12 +63,13 @@ class Engine:
     def start(self, name: str, **changes: object) -> subprocess.Popen[bytes]:
         """A worker process for the jobs, or the one that sweeps."""
         settings = self.settings.model_copy(update=changes)
-        queues = ["-B", "-s", str(self.folder / "beat")] if name == "sweeps" else []
+        clock = ["-B", "-s", str(self.folder / "beat")] if name == "sweeps" else []
+        queue = SWEEPS_QUEUE if name == "sweeps" else JOBS_QUEUES["cpu"]
         command = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker"]
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             process = subprocess.Popen(
-                [*command, "-Q", name, "-n", f"{name}@%h", "--without-mingle", *queues],
+                [*command, "-Q", queue, "-n", f"{name}@%h", "--without-mingle", *clock],
                 cwd=self.folder,
                 env={**child_environment(settings), "OMP_NUM_THREADS": "1"},
                 stdout=log,
@@ -188,6 +189,7 @@ def job_engine(postgres_url: str, broker_url: str, folder: Path) -> Iterator[Eng
             export_onnx=False,  # half a second to ten for each job; tests/unit/stages has it
             lease_seconds=4,
             sweep_seconds=1,
+            retry_pause_seconds=0,
             cancel_grace_seconds=5,
             checkpoint_seconds=1,
             worker_concurrency=2,

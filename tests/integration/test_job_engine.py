@@ -15,7 +15,7 @@ import redis
 from core.datasets.snapshot import load_items
 from core.errors import JobAlreadyFinished
 from core.images.recording import image_key
-from core.jobs import leases
+from core.jobs import sweeping
 from core.jobs.queue import CeleryQueue, make_celery
 from core.jobs.service import cancel_job, retry_job
 from core.registry.artifact import manifest_bytes
@@ -62,7 +62,7 @@ def hint(engine: Engine, job_id: UUID, times: int) -> None:
     app = make_celery(engine.settings)
     queue = CeleryQueue(app)
     for _ in range(times):
-        queue.send(job_id)
+        queue.send(job_id, "cpu")
     app.close()
 
 
@@ -89,7 +89,7 @@ def flush_broker(engine: Engine) -> None:
 
 def age_hints(engine: Engine, job_id: UUID) -> None:
     """As if the hint had been sent long ago."""
-    engine.set(job_id, hinted_at=datetime.now(UTC) - leases.HINT_AGE - timedelta(seconds=1))
+    engine.set(job_id, hinted_at=datetime.now(UTC) - sweeping.HINT_AGE - timedelta(seconds=1))
 
 
 def facts(manifest: dict[str, Any]) -> dict[str, Any]:

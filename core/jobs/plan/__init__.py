@@ -7,7 +7,6 @@ from core.jobs.plan.facts import (
     Parent,
     Plan,
     facts_of,
-    planning_device,
 )
 from core.jobs.plan.finetune import plan_finetune
 from core.jobs.plan.network import SMALLER, parent_of, stem_for
@@ -27,6 +26,5 @@ __all__ = [
     "plan_evaluate",
     "plan_finetune",
     "plan_pretrain",
-    "planning_device",
     "stem_for",
 ]

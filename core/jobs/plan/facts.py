@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from core.config import Settings
 from core.db.models import Snapshot
 from core.errors import NotEnoughLabels
 
@@ -70,13 +68,6 @@ def facts_of(snapshot: Snapshot) -> DataFacts:
         median_short_side=facts["median_short_side"],
         classes=snapshot.class_names,
     )
-
-
-def planning_device(settings: Settings) -> Device:
-    """Where the workers will run; `auto` believes in CUDA when this machine has its driver."""
-    if settings.device == "auto":
-        return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
-    return settings.device
 
 
 def require_two_classes(data: DataFacts, *, purpose: str) -> None:

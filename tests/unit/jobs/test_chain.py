@@ -17,7 +17,7 @@ from core.errors import (
     JobNotRetryable,
     SpecInvalid,
 )
-from core.jobs import leases
+from core.jobs import leases, sweeping
 from core.jobs.leases import Claim
 from core.jobs.service import (
     PlannedJob,
@@ -27,7 +27,7 @@ from core.jobs.service import (
     retry_job,
     succeed,
 )
-from tests.jobs_database import JobsDatabase, new_snapshot
+from tests.jobs_database import PLENTY, JobsDatabase, new_snapshot
 
 
 def run(database: JobsDatabase, job_id: UUID) -> Claim:
@@ -73,7 +73,8 @@ def test_each_job_wakes_the_next(database: JobsDatabase) -> None:
     assert database.queue.sent == ids[:1]
     end_well(database, ids[0])
     assert database.states(ids) == ["succeeded", "queued", "waiting"]
-    assert database.queue.sent == ids[:2]
+    # An end may also hint at what other tests have left in the queue.
+    assert [job_id for job_id in database.queue.sent if job_id in ids] == ids[:2]
 
 
 def test_a_job_that_needs_one_that_ended_well_starts_at_once(database: JobsDatabase) -> None:
@@ -274,7 +275,7 @@ def test_the_sweep_settles_what_was_not_told(database: JobsDatabase) -> None:
     )
     database.set(failed[0], state="cancelled", finished_at=database.row(failed[0]).created_at)
     with database.sessions.begin() as session:
-        leases.sweep(session, hints_waiting=10**9)
+        sweeping.sweep(session, hints_waiting=PLENTY)
     assert database.states(woken) == ["succeeded", "queued"]
     assert database.states(failed) == ["cancelled", "failed"]
     assert woken[1] in database.queue.sent

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 
 from core.db.models import JobMetric, Model
 from core.errors import LeaseLost
-from core.jobs import leases
-from core.jobs.leases import Claim
+from core.jobs import leases, sweeping
+from core.jobs.leases import Claim, Death
 from core.jobs.service import cancel_job, fail, job_model_id, record_progress, succeed
-from tests.jobs_database import JobsDatabase
+from tests.jobs_database import PLENTY, JobsDatabase
 
 PAST = datetime.now(UTC) - timedelta(seconds=60)
 
@@ -32,9 +32,9 @@ def claimed(database: JobsDatabase, *, max_attempts: int = 3) -> Claim:
     return held
 
 
-def sweep(database: JobsDatabase, *, hints_waiting: int = 10**9) -> int:
+def sweep(database: JobsDatabase, *, hints_waiting: dict[str, int] = PLENTY) -> int:
     with database.sessions.begin() as session:
-        return leases.sweep(session, hints_waiting=hints_waiting)[0]
+        return sweeping.sweep(session, hints_waiting=hints_waiting)[0]
 
 
 def expire(database: JobsDatabase, held: Claim) -> None:
@@ -86,7 +86,7 @@ def test_a_silent_workers_job_is_queued_again_and_hinted_once(database: JobsData
     sweep(database)  # other tests' leases may have run out: what counts is this job
     assert database.row(held.job_id).state == "running", "the lease still runs"
     expire(database, held)
-    assert sweep(database, hints_waiting=0) >= 1
+    assert sweep(database, hints_waiting={}) >= 1
     assert database.row(held.job_id).state == "queued"
     assert database.queue.sent.count(held.job_id) == 1
     assert claim(database, held.job_id) == Claim(held.job_id, held.token + 1, 2)
@@ -118,7 +118,7 @@ def test_who_lost_the_lease_writes_nothing(database: JobsDatabase, taken_over: b
     with database.sessions.begin() as session:
         assert not fail(session, old.job_id, old.token, code="Late", detail="too late")
         leases.give_back(session, old)
-        leases.record_crash(session, old, "died")
+        leases.record_crash(session, old, Death("died"))
         assert job_model_id(session, old.job_id) is None
         count = select(func.count()).where(JobMetric.job_id == old.job_id)
         assert session.scalar(count) == 0
@@ -158,7 +158,7 @@ def test_after_the_last_attempt_the_job_and_what_waits_end_with_words(
     assert database.states(ids) == ["crashed", "failed", "failed"]
     crashed, needs_it, last = (database.row(job_id) for job_id in ids)
     assert crashed.error_code == "ProcessDied"
-    assert crashed.error_detail == f"{leases.LOST_WORKER} (attempt 2 of 2)"
+    assert crashed.error_detail == f"{sweeping.LOST_WORKER.detail} (attempt 2 of 2)"
     assert needs_it.error_code == last.error_code == "NeededJobFailed"
     assert str(ids[0]) in (needs_it.error_detail or "")
     assert str(ids[1]) in (last.error_detail or "")
@@ -207,7 +207,7 @@ def test_two_sweeps_at_once_take_each_job_once(database: JobsDatabase) -> None:
         with database.sessions.begin() as session:
             session.connection()
             ready.wait(10)
-            expired.append(leases.sweep(session, hints_waiting=0)[0])
+            expired.append(sweeping.sweep(session, hints_waiting={})[0])
 
     threads = [threading.Thread(target=run) for _ in range(4)]
     for thread in threads:

@@ -15,9 +15,9 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from core.config import Settings
-from core.jobs import leases, outbox
+from core.jobs import outbox, sweeping
 from core.jobs.queue import CeleryQueue, make_celery
-from tests.jobs_database import JobsDatabase
+from tests.jobs_database import PLENTY, JobsDatabase
 
 A, B = uuid4(), uuid4()
 
@@ -106,14 +106,14 @@ def test_a_broker_that_is_away_is_logged_and_the_sweep_sends_again(database: Job
 
     database.queue.away = False
     with database.sessions.begin() as session:
-        leases.sweep(session, hints_waiting=0)
+        sweeping.sweep(session, hints_waiting={})
     assert job_id not in database.queue.sent, "the hint may still be under way"
-    database.set(job_id, hinted_at=datetime.now(UTC) - leases.HINT_AGE - timedelta(seconds=1))
+    database.set(job_id, hinted_at=datetime.now(UTC) - sweeping.HINT_AGE - timedelta(seconds=1))
     with database.sessions.begin() as session:
-        leases.sweep(session, hints_waiting=0)
+        sweeping.sweep(session, hints_waiting={})
     assert database.queue.sent.count(job_id) == 1
     with database.sessions.begin() as session:
-        leases.sweep(session, hints_waiting=0)
+        sweeping.sweep(session, hints_waiting={})
     assert database.queue.sent.count(job_id) == 1, "not again at once"
 
 
@@ -122,7 +122,7 @@ def test_the_sweep_does_not_flood_a_long_queue(database: JobsDatabase) -> None:
     database.set(job_id, hinted_at=None)
     database.queue.sent.clear()
     with database.sessions.begin() as session:
-        leases.sweep(session, hints_waiting=1_000_000)
+        sweeping.sweep(session, hints_waiting=PLENTY)
     assert database.queue.sent == []
 
 
@@ -139,7 +139,7 @@ def test_celery_without_a_broker_raises_what_the_outbox_expects() -> None:
         url = SecretStr(f"redis://127.0.0.1:{port}/0")
         app = make_celery(Settings(broker_url=url, _env_file=None))
         queue = CeleryQueue(app)
-        for call in (lambda: queue.send(A), queue.check, queue.waiting):
+        for call in (lambda: queue.send(A, "cpu"), queue.check, queue.jobs_waiting):
             started = time.monotonic()
             with pytest.raises(OSError, match="broker does not answer"):
                 call()

@@ -19,10 +19,10 @@ from sqlalchemy import text
 
 from core.config import Settings
 from core.db.session import make_engine, session_factory
-from core.jobs import leases
+from core.jobs import leases, sweeping
 from core.jobs.leases import Claim
 from core.jobs.service import cancel_job
-from tests.jobs_database import JobsDatabase, jobs_database
+from tests.jobs_database import PLENTY, JobsDatabase, jobs_database
 from worker import child
 from worker.child import Supervision
 from worker.lease import LeaseKeeper
@@ -137,7 +137,7 @@ def test_the_lease_is_renewed_for_as_long_as_it_runs(database: JobsDatabase) -> 
         for _ in range(8):
             time.sleep(LEASE_SECONDS / 4)
             with database.sessions.begin() as session:
-                swept.append(leases.sweep(session, hints_waiting=10**9)[0])
+                swept.append(sweeping.sweep(session, hints_waiting=PLENTY)[0])
 
     assert attempt.see_through(meanwhile=sweep_all_along) > LEASE_SECONDS
     assert sum(swept) == 0
@@ -251,6 +251,7 @@ def test_a_process_is_gone_before_its_lease_when_the_database_is_away(
 
 def test_a_process_that_does_not_start_is_recorded(database: JobsDatabase, tmp_path: Path) -> None:
     [job_id] = database.chain(max_attempts=1)
+    database.set(job_id, priority=100)  # before what other tests have left in the queue
     (tmp_path / "logs").write_text("a file where a folder should be")
     child.run(job_id, database.sessions, Settings(data_dir=tmp_path, _env_file=None))
     row = database.row(job_id)
