@@ -267,10 +267,16 @@ def started(profile: str) -> set[str]:
     return {name for name in OURS if profile in SERVICES[name].get("profiles", [profile])}
 
 
-def test_a_profile_starts_one_api_and_a_worker() -> None:
+def test_a_profile_starts_one_api_and_workers_for_its_devices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert started("cpu") == {"migrate", "beat", "api", "worker"}
-    assert started("gpu") == {"migrate", "beat", "api-gpu", "worker-gpu"}
+    assert started("gpu") == {"migrate", "beat", "api-gpu", "worker", "worker-gpu"}
     assert not any("profiles" in SERVICES[server] for server in SERVERS)
+    taken = {
+        name: settings_of(name, monkeypatch).devices_taken for name in OURS if "worker" in name
+    }
+    assert taken == {"worker": ("cpu",), "worker-gpu": ("gpu", "cpu")}
 
 
 def test_the_gpu_is_for_who_plans_serves_and_trains_on_it() -> None:
