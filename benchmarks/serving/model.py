@@ -135,6 +135,7 @@ class Opened:
         """The likeliest five, as the service writes them."""
         probabilities = answer.probabilities_K
         assert probabilities is not None
-        best = probabilities.argsort()[::-1][:5]
+        assert answer.order_K is not None
+        best = answer.order_K[:5]
         scored = [{"label": CLASSES[k], "probability": float(probabilities[k])} for k in best]
         return {"label": scored[0]["label"], "predictions": scored}

@@ -45,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "core.exposure": set(),
     "core.learning": set(),
     "core.telemetry": FACTS,
+    "core.gathered_log": set(),
     "core.tracing": FACTS,
     "core.exposition": FACTS | {"core.telemetry"},
     "core.storage": FACTS,
