@@ -12,7 +12,7 @@ VERSIONS = Path(__file__).parents[2] / "migrations" / "versions"
 BEFORE = {"0001", "0002", "0003", "0004", "0005", "0006"}
 FILES = [path for path in sorted(VERSIONS.glob("0*.py")) if path.name[:4] not in BEFORE]
 TAKE_AWAY = {"drop_table", "drop_column", "rename_table"}
-# What code from before may do without has gone in a version of its own: the file says since when.
+# A module constant of this name: nobody has used since that version what the migration takes away.
 CONTRACTS = "CONTRACTS"
 
 
