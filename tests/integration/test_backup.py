@@ -135,6 +135,9 @@ def test_a_backup_under_load_is_whole_elsewhere(engine: Engine, tmp_path: Path) 
     expected, backup = told(engine.settings, key), tmp_path / "backup"
     backup.mkdir()
     dump, copy = block("pg_dump --format")
+    assert engine.settings.database_url is not None
+    printed = shell("fewlabels database-url", engine.settings, backup).strip()
+    assert printed == engine.settings.database_url.get_secret_value()
     shell(dump, engine.settings, backup)
     late = upload_late(engine)
     shell(copy, engine.settings, backup)

@@ -225,6 +225,13 @@ def test_an_address_that_is_none_is_refused() -> None:
     assert "allowed is an address as http://collector:4318" in done.stderr
 
 
+def test_an_address_with_a_key_is_refused_and_not_repeated() -> None:
+    done = run_command(endpoint="https://me:s3cr3t@collector:4318")
+    assert done.returncode == 1
+    assert "OTEL_EXPORTER_OTLP_HEADERS" in done.stderr
+    assert "s3cr3t" not in done.stderr
+
+
 @pytest.mark.parametrize("given", ["http://c:4318", "http://c:4318/", "http://c:4318/v1/traces"])
 def test_the_path_of_the_protocol_is_added(engine: Engine, given: str) -> None:
     settings = engine.settings.model_copy(update={"otlp_endpoint": given})
