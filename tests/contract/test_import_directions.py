@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "core.db": FACTS,
     "core.auth": DATA,
     "core.blobs": DATA,
+    "core.restored": DATA | {"core.blobs"},
     "core.idempotency": DATA | {"core.auth"},
     "core.quota": DATA | {"core.auth"},
     "core.images": DATA | {"core.blobs", "core.quota"},
