@@ -116,7 +116,8 @@ def _item(index: int, sent: Sent, error: FewlabelsError | None = None) -> dict[s
 
 
 def _top(answer: Answer, names: Sequence[str], count: int) -> list[dict[str, Any]]:
-    probabilities = answer.probabilities_K
+    probabilities, order = answer.probabilities_K, answer.order_K
     assert probabilities is not None
-    order = probabilities.argsort()[::-1][:count]
-    return [{"label": names[i], "probability": float(probabilities[i])} for i in order]
+    assert order is not None
+    best = order[:count].tolist()
+    return [{"label": names[k], "probability": float(probabilities[k])} for k in best]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -56,13 +57,17 @@ class LoopbackOnly:
 
 
 def _reason(scope: Scope) -> str | None:
-    address = (scope.get("server") or ("", None))[0]
+    return _reason_of((scope.get("server") or ("", None))[0], Headers(scope=scope).get("host", ""))
+
+
+@lru_cache(maxsize=64)
+def _reason_of(address: str, host: str) -> str | None:
     if _is_address(address) and not is_loopback(address):
         return (
             f"the service runs without keys and answers on loopback addresses only; this call "
             f"came in on {address}; {REMEDY}"
         )
-    name = _name(Headers(scope=scope).get("host", ""))
+    name = _name(host)
     if "." in name and not _is_address(name) and not name.endswith(".localhost"):
         return (
             f"host: found {name[:200]!r}; the service runs without keys and is called by a "

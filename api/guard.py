@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request, Response
@@ -29,14 +30,10 @@ class GuardedRoute(APIRoute):
         reads_json = self.body_field is not None
 
         async def guarded(request: Request) -> Response:
-            caller = request.state.caller = await caller_of(request, scope)
-            await _count(request, caller)
-            if makes and HEADER in request.headers:
-                return await answer_once(request, caller, handle, reads_json=reads_json)
-            if scope == "infer":
-                with request.app.state.inbound.room(request):
-                    return await handle(request)
-            return await handle(request)
+            async with admitted(request, scope) as caller:
+                if makes and HEADER in request.headers:
+                    return await answer_once(request, caller, handle, reads_json=reads_json)
+                return await handle(request)
 
         return guarded
 
@@ -54,6 +51,25 @@ class GuardedRoute(APIRoute):
             f"{self.path}: its endpoint takes no caller; add `caller: ReadCaller` (or WriteCaller, "
             "InferCaller) of api.auth, or leave GuardedRoute away if the operation is public"
         )
+
+
+@asynccontextmanager
+async def admitted(request: Request, scope: Scope) -> AsyncIterator[Caller]:
+    """Who calls, before a byte of the body is read; a serving request has room for its body.
+
+    Raises:
+        Unauthenticated: Not with this key.
+        Forbidden: The key lacks the scope.
+        TooManyRequests: The key has sent too many within the last second.
+        Overloaded: The bodies of other requests fill the memory that there is for them.
+    """
+    caller = request.state.caller = await caller_of(request, scope)
+    await _count(request, caller)
+    if scope != "infer":
+        yield caller
+        return
+    with request.app.state.inbound.room(request):
+        yield caller
 
 
 async def _count(request: Request, caller: Caller) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import importlib.metadata
 import os
@@ -49,11 +50,13 @@ from api.routes import (
 )
 from api.schemas.inference import EmbedIn, PredictIn
 from api.schemas.labels import LabelsIn
+from api.short_path import ShortPath
 from api.streams import Streams, close_on_signal
 from api.tracing import trace_requests
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
 from core.exposition import forget_dead
+from core.gathered_log import gathered
 from core.images.pool import DecodePool
 from core.jobs import outbox
 from core.jobs.census import Census
@@ -112,6 +115,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.pinned = pinned.PinnedModels(app.state.sessions, app.state.store, settings)
     outbox.install(app.state.sessions, app.state.queue)
     errors.install(app)
+    _add_middleware(app, settings)
+    _include_routers(app, settings)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    # From the inside out.
+    app.add_middleware(
+        ShortPath,
+        routes=inference.router.routes,
+        max_body_size=settings.max_inference_bytes,
+        handlers=app.exception_handlers,
+    )
     # Inside of RequestContext, which gives its refusals the form of all others.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_json_bytes)
     allow_origins(app, settings)
@@ -119,9 +136,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(LoopbackOnly)
     app.add_middleware(RequestContext, tls=settings.tls)
     trace_requests(app, settings)
-    _include_routers(app, settings)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
-    return app
 
 
 def _include_routers(app: FastAPI, settings: Settings) -> None:
@@ -165,7 +179,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(forget_dead, state.settings)
         beside.append(asyncio.create_task(_end_with_parent()))
     try:
-        yield
+        with gathered():
+            yield
     finally:
         for task in beside:
             task.cancel()
@@ -196,7 +211,12 @@ def _raise_file_limit() -> None:
 async def _start_engine(settings: Settings) -> Any:
     # Imported by name in a thread: importing this module must not load PyTorch.
     module = await run_in_threadpool(importlib.import_module, "core.inference.engine")
-    return module.Engine(settings)
+    engine = module.Engine(settings)
+    # Half a million objects of libraries: without this every full collection walks through them,
+    # while no request is answered.
+    gc.collect()
+    gc.freeze()
+    return engine
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

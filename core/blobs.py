@@ -140,7 +140,7 @@ def unused(session: Session, keys: Collection[str]) -> list[str]:
     used = {
         IMAGES: _used_images(session, digests[IMAGES]),
         SNAPSHOTS: _used_snapshots(session, digests[SNAPSHOTS]),
-        MODELS: _used_files(session) if digests[MODELS] else set(),
+        MODELS: used_files(session) if digests[MODELS] else set(),
         CHECKPOINTS: _used_checkpoints(session, digests[CHECKPOINTS]),
     }
     return [key for key in keys if key.partition("/")[2] not in used[key.partition("/")[0]]]
@@ -162,7 +162,8 @@ def _used_checkpoints(session: Session, digests: set[str]) -> set[str]:
     return set(session.scalars(rows))
 
 
-def _used_files(session: Session) -> set[str]:
+def used_files(session: Session) -> set[str]:
+    """Digests of all files of models, their manifests among them."""
     used: set[str] = set()
     for manifest, digest in session.execute(select(Model.manifest, Model.manifest_sha256)):
         used.add(digest)

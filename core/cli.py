@@ -13,7 +13,7 @@ from uuid import UUID
 import typer
 from rich.console import Console
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from core import blobs
 from core.auth import DEFAULT_PROJECT, create_key, list_keys, revoke_key
@@ -26,8 +26,9 @@ from core.embedded.servers import with_running_database
 from core.embedded.service import run_service
 from core.errors import FewlabelsError
 from core.monitor.command import jobs
+from core.restored import missing
 from core.samples import write_samples
-from core.storage.store import open_store
+from core.storage.store import BlobStore, open_store
 from core.upload.command import upload
 
 app = typer.Typer(
@@ -160,21 +161,36 @@ def gc(
     data_dir: DataDir = None,
 ) -> None:
     """Find stored bytes that nothing in the database refers to; the sweep deletes them."""
+    with sentences(), storage(data_dir) as (sessions, store):
+        found = list(blobs.orphans(sessions, store))
+        for key in found:
+            print(key)
+        say(f"{len(found):,} blobs without a row")
+        if not dry_run:
+            marked = blobs.mark_orphans(sessions, found)
+            hours = load_settings().blob_grace_seconds / 3600
+            say(f"{marked:,} of them newly marked; the sweep deletes them in {hours:g} h")
+
+
+@app.command()
+def verify(data_dir: DataDir = None) -> None:
+    """Find what the database refers to and the blob store does not have: after a restore."""
+    with sentences(), storage(data_dir) as (sessions, store):
+        found = 0
+        for key in missing(sessions, store):
+            print(key)
+            found += 1
+        say(f"{found:,} blobs are missing")
+        if found:
+            raise typer.Exit(1)
+
+
+@app.command("database-url")
+def print_database_url(data_dir: DataDir = None) -> None:
+    """Print the database's URL for pg_dump and psql; it may hold a password."""
     with sentences():
-        settings = with_running_database(load_settings(data_dir=data_dir))
-        engine = make_engine(settings.sqlalchemy_url, pool_size=1)
-        try:
-            sessions, store = session_factory(engine), open_store(settings.store_url)
-            found = list(blobs.orphans(sessions, store))
-            for key in found:
-                print(key)
-            say(f"{len(found):,} blobs without a row")
-            if not dry_run:
-                marked = blobs.mark_orphans(sessions, found)
-                hours = settings.blob_grace_seconds / 3600
-                say(f"{marked:,} of them newly marked; the sweep deletes them in {hours:g} h")
-        finally:
-            engine.dispose()
+        url = with_running_database(load_settings(data_dir=data_dir)).sqlalchemy_url
+        print(url.replace("postgresql+psycopg://", "postgresql://", 1))
 
 
 @app.command()
@@ -184,15 +200,21 @@ def version() -> None:
 
 
 @contextmanager
-def database_session(data_dir: Path | None) -> Iterator[Session]:
-    """A transaction on the configured database, or on the embedded one of a running service."""
+def storage(data_dir: Path | None) -> Iterator[tuple[sessionmaker[Session], BlobStore]]:
+    """The configured database, or the embedded one of a running service, and the blob store."""
     settings = with_running_database(load_settings(data_dir=data_dir))
     engine = make_engine(settings.sqlalchemy_url, pool_size=1)
     try:
-        with session_factory(engine).begin() as session:
-            yield session
+        yield session_factory(engine), open_store(settings.store_url)
     finally:
         engine.dispose()
+
+
+@contextmanager
+def database_session(data_dir: Path | None) -> Iterator[Session]:
+    """A transaction on that database."""
+    with storage(data_dir) as (sessions, _), sessions.begin() as session:
+        yield session
 
 
 @contextmanager

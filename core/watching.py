@@ -80,6 +80,8 @@ class WatchSettings(BaseSettings):
         parts = urlsplit(value)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"found {value!r}; allowed is an address as http://collector:4318")
+        if parts.username or parts.password:
+            raise ValueError("a key has no place in it; OTEL_EXPORTER_OTLP_HEADERS is for that")
         if not all(map(_is_installed, TRACING)):
             raise ValueError(
                 "it is set, but the packages for traces are not installed: "

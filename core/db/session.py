@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from importlib.resources import as_file, files
 
 from alembic import command
 from alembic.config import Config
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 MIGRATION_LOCK = 7_203_114_905_617_883  # any number, the same in every process
+# Whoever waits for a table's lock holds up all who come after him. So a migration waits this long,
+# lets the others pass, and tries again.
+LOCK_SECONDS, PAUSE_SECONDS, TRIES = 3.0, 3.0, 40
 
 
 def make_engine(url: str, *, pool_size: int = 20) -> Engine:
@@ -48,15 +54,32 @@ def migration_config(connection: Connection | None = None) -> Config:
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the database up to date; concurrent callers wait for each other."""
+    """Bring the database up to date; concurrent callers wait for each other.
+
+    Raises:
+        OperationalError: Others held a table for minutes, a dump for instance; nothing has changed.
+    """
     engine = create_engine(url)
     try:
-        with engine.connect() as guard, engine.begin() as connection:
+        with engine.connect() as guard:
             guard.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
-            command.upgrade(migration_config(connection), revision)
+            for left in reversed(range(TRIES)):
+                try:
+                    _upgrade(engine, revision)
+                    break
+                except OperationalError as error:
+                    if not isinstance(error.orig, LockNotAvailable) or left == 0:
+                        raise
+                time.sleep(PAUSE_SECONDS)
             guard.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": MIGRATION_LOCK})
     finally:
         engine.dispose()
+
+
+def _upgrade(engine: Engine, revision: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS:g}s'"))
+        command.upgrade(migration_config(connection), revision)
 
 
 def downgrade(url: str, revision: str = "base") -> None:

@@ -18,10 +18,19 @@ from core.registry.artifact import ModelSource, stored_files
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model says of one image: unit vector, and class probabilities if it has classes."""
+    """What a model says of one image.
+
+    Attributes:
+        embedding_D: A unit vector.
+        probabilities_K: Of the classes, if the model has any.
+        order_K: The classes, likeliest first.
+        usable: Whether the vector is one: weights may overflow on an image unlike all others.
+    """
 
     embedding_D: NDArray[np.float32]
     probabilities_K: NDArray[np.float32] | None
+    order_K: NDArray[np.intp] | None = None
+    usable: bool = True
 
 
 class LoadedModel:
@@ -54,10 +63,16 @@ class LoadedModel:
     def forward(self, canvases: list[Pixels]) -> list[Answer]:
         """Answers for canvases (S, S, C) uint8, in their order."""
         embeddings_BD, probabilities_BK = self._run(np.stack(canvases))
-        return [
-            Answer(embedding, None if probabilities_BK is None else probabilities_BK[row])
-            for row, embedding in enumerate(embeddings_BD)
-        ]
+        # For all at once, and here: NumPy lets go of the interpreter at each of these calls, for
+        # which the event loop would pay with a wait.
+        lengths_B = np.linalg.norm(embeddings_BD, axis=1)
+        usable = (np.isfinite(lengths_B) & (lengths_B > 0)).tolist()
+        if probabilities_BK is None:
+            pairs = zip(embeddings_BD, usable, strict=True)
+            return [Answer(vector_D, None, None, fine) for vector_D, fine in pairs]
+        order_BK = probabilities_BK.argsort(axis=1)[:, ::-1]
+        rows = zip(embeddings_BD, probabilities_BK, order_BK, usable, strict=True)
+        return [Answer(*row) for row in rows]
 
 
 def resident_bytes() -> int:
@@ -67,7 +82,7 @@ def resident_bytes() -> int:
 
 
 def usable(answer: Answer) -> Answer | FewlabelsError:
-    """The answer, or an error of ours: weights may overflow on an image unlike all others."""
-    if np.isfinite(answer.embedding_D).all() and answer.embedding_D.any():
+    """The answer, or an error of ours."""
+    if answer.usable:
         return answer
     return BatchFailed("the model gives no usable vector for this image")

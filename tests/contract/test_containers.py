@@ -6,11 +6,10 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import yaml
 from pydantic import TypeAdapter
 from typer.main import get_command
 
@@ -18,64 +17,23 @@ from api.main import create_app
 from core.cli import app as command_line
 from core.config import Settings
 from core.storage.s3 import S3Address
+from tests.container_files import (
+    COMPOSE,
+    OURS,
+    ROOT,
+    SECRETS,
+    SERVERS,
+    SERVICES,
+    STAY,
+    VARIABLE,
+    environment_of,
+    filled_in,
+    image_environment,
+    instructions,
+    settings_of,
+    stage_instructions,
+)
 from worker import alive
-
-ROOT = Path(__file__).parents[2]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = ("migrate", "api", "api-gpu", "worker", "worker-gpu", "beat")
-STAY = OURS[1:]
-SERVERS = ("postgres", "valkey", "minio")
-VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(:[-?][^}]*)?\}")
-SECRETS = {"POSTGRES_PASSWORD", "VALKEY_PASSWORD", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"}
-
-
-def instructions() -> list[tuple[str, str]]:
-    """(NAME, rest) of each Dockerfile instruction, continued lines joined."""
-    text = (ROOT / "Dockerfile.gpu").read_text()
-    text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
-    return [
-        (name, rest.strip())
-        for name, _, rest in (line.partition(" ") for line in text.splitlines() if line.strip())
-    ]
-
-
-def image_environment() -> dict[str, str]:
-    """What ENV of the last stage sets."""
-    final = stage_instructions()
-    pairs = " ".join(rest for name, rest in final if name == "ENV").split()
-    return dict(cast("tuple[str, str]", pair.split("=", 1)) for pair in pairs)
-
-
-def stage_instructions(stage: int = -1) -> list[tuple[str, str]]:
-    """The instructions of one stage."""
-    stages: list[list[tuple[str, str]]] = []
-    for instruction in instructions():
-        if instruction[0] == "FROM":
-            stages.append([])
-        stages[-1].append(instruction)
-    return stages[stage]
-
-
-def filled_in(text: str) -> str:
-    """The text as compose hands it on, with a secret of its own for what must be set."""
-
-    def value(found: re.Match[str]) -> str:
-        rule = found.group(2) or ""
-        return rule[2:] if rule.startswith(":-") else f"{found.group(1).replace('_', '')}27"
-
-    return VARIABLE.sub(value, text)
-
-
-def environment_of(service: str) -> dict[str, str]:
-    return {name: filled_in(value) for name, value in SERVICES[service]["environment"].items()}
-
-
-def settings_of(service: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name, value in {**image_environment(), **environment_of(service)}.items():
-        if name.startswith("FEWLABELS_"):
-            monkeypatch.setenv(name, value)
-    return Settings(_env_file=None)
 
 
 def test_every_command_exists() -> None:
@@ -260,46 +218,6 @@ def test_a_running_job_has_time_to_stop() -> None:
     grace = Settings.model_fields["cancel_grace_seconds"].default
     for service in STAY:
         assert int(SERVICES[service]["stop_grace_period"].rstrip("s")) >= grace + 5
-
-
-def started(profile: str) -> set[str]:
-    """The services of ours that a profile starts."""
-    return {name for name in OURS if profile in SERVICES[name].get("profiles", [profile])}
-
-
-def test_a_profile_starts_one_api_and_a_worker() -> None:
-    assert started("cpu") == {"migrate", "beat", "api", "worker"}
-    assert started("gpu") == {"migrate", "beat", "api-gpu", "worker-gpu"}
-    assert not any("profiles" in SERVICES[server] for server in SERVERS)
-
-
-def test_the_gpu_is_for_who_plans_serves_and_trains_on_it() -> None:
-    for name in OURS:
-        assert ("deploy" in SERVICES[name]) == name.endswith("-gpu")
-        if name.endswith("-gpu"):
-            (device,) = SERVICES[name]["deploy"]["resources"]["reservations"]["devices"]
-            assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
-            without = SERVICES[name.removesuffix("-gpu")]
-            same = set(without) - {"profiles", "environment"}
-            assert {key: SERVICES[name][key] for key in same} == {k: without[k] for k in same}
-    assert image_environment()["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
-
-
-@pytest.mark.parametrize("service", ["worker", "worker-gpu"])
-def test_workers_can_be_scaled(service: str) -> None:
-    """No name, port or volume that a second container would share."""
-    found = SERVICES[service]
-    assert found["volumes"] == [environment_of(service)["FEWLABELS_DATA_DIR"]]
-    assert not {"container_name", "hostname", "ports", "network_mode"} & set(found)
-
-
-def test_metrics_of_workers_are_reached_in_the_network_and_not_from_outside(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for service in ("worker", "worker-gpu", "beat"):
-        settings = settings_of(service, monkeypatch)
-        assert (settings.worker_metrics_host, settings.worker_metrics_port) == ("0.0.0.0", 9101)
-        assert "ports" not in SERVICES[service]
 
 
 def test_python_of_the_image_is_supported() -> None:

@@ -31,6 +31,7 @@ DOCS = (
     "data",
     "images",
     "learning",
+    "operations",
     "search",
     "watching",
     "webhooks",
@@ -38,6 +39,7 @@ DOCS = (
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
     *(ROOT / "docs" / f"{name}.md" for name in DOCS),
+    ROOT / "deploy" / "README.md",
     SECURITY,
     DEPENDENCIES,
     *DECISIONS,
@@ -45,7 +47,7 @@ DOCUMENTS = [
 every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED_FILE = re.compile(
-    r"`((?:api|core|worker|migrations|tests|docs|benchmarks)/[\w./-]*)(?::\w+)?`"
+    r"`((?:api|core|deploy|worker|migrations|tests|docs|benchmarks)/[\w./-]*)(?::\w+)?`"
 )
 NOT_YET = {"tests/browser/", "tests/gpu/"}  # places of the tree that have no files so far
 LICENCE_NAMES = {
@@ -98,7 +100,7 @@ def test_commands_that_are_named_exist(path: Path) -> None:
     for line in shell_lines(path):
         for target in re.findall(r"^make ([a-z-]+)", line):
             assert target in targets, line
-        for name in re.findall(r"(?:^|bin/|exec api )fewlabels ([a-z]+)", line):
+        for name in re.findall(r"(?:^|bin/|exec api )fewlabels ([a-z][a-z-]*)", line):
             assert name in commands.commands, line
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
@@ -11,6 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
 
+from core.db import session
 from core.db.models import Project
 from core.db.session import downgrade, upgrade
 from core.images.formats import FORMATS
@@ -179,3 +181,29 @@ def test_images_that_were_there_before_are_counted(url: str) -> None:
     engine.dispose()
     downgrade(url)
     upgrade(url)
+
+
+def test_a_migration_that_must_wait_lets_others_pass(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dump holds every table; whoever waits behind it would hold up all requests."""
+    monkeypatch.setattr(session, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(session, "PAUSE_SECONDS", 0.3)
+    downgrade(url, "0020")
+    engine = create_engine(url)
+    asked = 0
+    with ThreadPoolExecutor(1) as pool, engine.connect() as dump:
+        dump.execute(text("LOCK TABLE jobs IN ACCESS SHARE MODE"))
+        migration = pool.submit(upgrade, url)
+        for _ in range(20):
+            with engine.begin() as connection:
+                connection.execute(text("SET LOCAL statement_timeout = '5s'"))
+                connection.execute(text("UPDATE jobs SET priority = priority"))
+                asked += 1
+        assert not migration.done()
+        dump.rollback()
+        migration.result(timeout=30)
+    assert asked == 20
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(request_id) FROM jobs")) == 0
+    engine.dispose()
