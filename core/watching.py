@@ -19,6 +19,12 @@ TRACING = (
 class WatchSettings(BaseSettings):
     """The part of the settings that says how much may be watched, and for how long it is kept."""
 
+    progress_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        description="Pause between two reports of a job's progress and metrics; 0 reports every "
+        "step.",
+    )
     max_streams: int = Field(
         default=1000,
         gt=0,

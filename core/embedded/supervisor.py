@@ -14,6 +14,7 @@ from core.errors import EmbeddedServerFailed
 QUICK_SECONDS = 30.0
 QUICK_DEATHS = 5
 FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 8.0
 POLL_SECONDS = 0.05
 
 
@@ -39,17 +40,20 @@ class Supervisor:
         *,
         tell: Callable[[str], None] = lambda _: None,
         stop_requested: Callable[[], bool] = lambda: False,
+        quick_deaths: int = QUICK_DEATHS,
     ) -> None:
         """Nothing runs yet.
 
         Args:
             folder: Where logs and records go.
             tell: Gets one line for each thing that a person should know.
+            quick_deaths: How often in a row a child may die young before it is given up.
             stop_requested: Asked while waiting; true ends a wait with StopRequested.
         """
         self.folder = folder
         self._tell = tell
         self._stop_requested = stop_requested
+        self._most_quick_deaths = quick_deaths
         self._watched: list[_Watched] = []
 
     def __enter__(self) -> Self:
@@ -72,6 +76,10 @@ class Supervisor:
         child = Child(program, self.folder, position=len(self._watched))
         self._watched.append(_Watched(child))
         return child
+
+    def children(self) -> list[Child]:
+        """All that are watched; one that has died is there until it is started again."""
+        return [watched.child for watched in self._watched]
 
     def drop(self, child: Child) -> None:
         """End a child and watch it no more."""
@@ -123,11 +131,12 @@ class Supervisor:
         quick = now - child.started < QUICK_SECONDS
         watched.quick_deaths = watched.quick_deaths + 1 if quick else 1
         name, code = child.program.name, child.exit_code()
-        if watched.quick_deaths >= QUICK_DEATHS:
+        if watched.quick_deaths >= self._most_quick_deaths:
             raise EmbeddedServerFailed(
-                f"{name} ended {QUICK_DEATHS} times in a row (exit code {code}); see {child.log}"
+                f"{name} ended {watched.quick_deaths} times in a row (exit code {code}); "
+                f"see {child.log}"
             )
-        delay = FIRST_DELAY_SECONDS * 2 ** (watched.quick_deaths - 1)
+        delay = min(FIRST_DELAY_SECONDS * 2 ** (watched.quick_deaths - 1), LONGEST_DELAY_SECONDS)
         watched.restart_at = now + delay
         self._tell(f"{name} ended (exit code {code}), starting it again in {delay:.1f} s")
 

@@ -47,24 +47,35 @@ def publish_files(store: BlobStore, files: Mapping[str, Path]) -> dict[str, Stor
     """Put the files of an artefact into the store."""
     stored = {}
     for name, path in files.items():
-        stored[name] = StoredFile(sha256_of(path), path.stat().st_size)
+        stored[name] = stored_file(path)
         store.put_file(file_key(stored[name].sha256), path)
     return stored
+
+
+def stored_file(path: Path) -> StoredFile:
+    """What a manifest will state of a file."""
+    return StoredFile(sha256_of(path), path.stat().st_size)
 
 
 def publish_manifest(
     store: BlobStore, facts: Mapping[str, Any], files: Mapping[str, StoredFile]
 ) -> tuple[dict[str, Any], str]:
     """Put the manifest into the store; returns it and its hash."""
+    manifest, digest = compose_manifest(facts, files)
+    store.put(file_key(digest), manifest_bytes(manifest))
+    return manifest, digest
+
+
+def compose_manifest(
+    facts: Mapping[str, Any], files: Mapping[str, StoredFile]
+) -> tuple[dict[str, Any], str]:
+    """The manifest of an artefact with these files, and its hash."""
     listed = {
         name: {"sha256": stored.sha256, "bytes": stored.byte_count}
         for name, stored in files.items()
     }
     manifest = {"format": FORMAT, **facts, "files": listed}
-    content = manifest_bytes(manifest)
-    digest = hashlib.sha256(content).hexdigest()
-    store.put(file_key(digest), content)
-    return manifest, digest
+    return manifest, hashlib.sha256(manifest_bytes(manifest)).hexdigest()
 
 
 def manifest_bytes(manifest: Mapping[str, Any]) -> bytes:

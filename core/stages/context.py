@@ -41,7 +41,6 @@ from core.telemetry import logger
 
 log = logger(__name__)
 PROJECTION = "projection.safetensors"
-REPORT_SECONDS = 1.0
 # Of a look at the encoder: shown with the progress until the next one.
 PROBED = ("knn_accuracy", "knn_chance", "rankme", "alignment", "uniformity")
 Pixels = NDArray[np.uint8]
@@ -98,7 +97,7 @@ class StageContext:
         )
 
     def report(self, progress: Progress) -> None:
-        """Write progress and metrics, at most once a second and at the last step.
+        """Write progress and metrics, as often as the settings say and at the last step.
 
         Raises:
             LeaseLost: Another worker holds the job now.
@@ -114,7 +113,7 @@ class StageContext:
             self._unwritten.extend(metrics)
 
     def tell(self, phase: str, done: int, total: int, **values: float) -> None:
-        """Write how far something is that has no loss, at most once a second and at its end.
+        """Write how far something is that has no loss, as often and at its end.
 
         Raises:
             JobCancelled: The job is to stop.
@@ -228,7 +227,7 @@ class StageContext:
 
     def _due(self, *, last: bool) -> bool:
         now = time.monotonic()
-        if not last and now - self._reported < REPORT_SECONDS:
+        if not last and now - self._reported < self.settings.progress_seconds:
             return False
         self._reported = now
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from core.learning.preprocessing import Preprocessing
 from core.registry.artifact import (
     ONNX,
     WEIGHTS,
+    compose_manifest,
     file_key,
     publish_files,
     publish_manifest,
-    sha256_of,
+    stored_file,
 )
 from core.stages.context import PROJECTION, StageContext
 from core.stages.parent import ParentModel
@@ -86,11 +87,13 @@ def publish(context: StageContext, outcome: Outcome) -> UUID:
         served = export(context, outcome.module, outcome.preprocessing, outcome.classes, exported)
         if served["onnx"]["exported"]:
             paths[ONNX] = exported
-        _claim(context, paths)
-        files = publish_files(context.store, paths)
-    manifest, digest = publish_manifest(
-        context.store, {**_facts(context, outcome), **served}, files
-    )
+        files = {name: stored_file(path) for name, path in paths.items()}
+        facts = {**_facts(context, outcome), **served}
+        manifest, digest = compose_manifest(facts, files)
+        keys = [file_key(sha256) for sha256 in (digest, *(one.sha256 for one in files.values()))]
+        _mark(context, keys)
+        publish_files(context.store, paths)
+        publish_manifest(context.store, facts, files)
     model_id = uuid4()
 
     def end() -> None:
@@ -105,21 +108,21 @@ def publish(context: StageContext, outcome: Outcome) -> UUID:
         )
         with context.sessions.begin() as session:
             succeed(session, context.job.id, context.held.token, model)
+            blobs.unmark(session, keys)
 
     seconds = context.settings.lease_seconds
     outlast(end, seconds=seconds, give_up=context.should_stop)
     return model_id
 
 
-def _claim(context: StageContext, paths: Mapping[str, Path]) -> None:
-    """Bytes of the same hash may be about to be swept: from here on they are not."""
-    keys = [file_key(sha256_of(path)) for path in paths.values()]
+def _mark(context: StageContext, keys: Sequence[str]) -> None:
+    """Until the model's row is there, nothing refers to the bytes: if it never is, they go."""
 
-    def unmark() -> None:
+    def mark() -> None:
         with context.sessions.begin() as session:
-            blobs.unmark(session, keys)
+            blobs.mark(session, keys)
 
-    outlast(unmark, seconds=context.settings.lease_seconds, give_up=context.should_stop)
+    outlast(mark, seconds=context.settings.lease_seconds, give_up=context.should_stop)
 
 
 def _facts(context: StageContext, outcome: Outcome) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from tests.unit.jobs.life_rows import (
     record_checkpoint,
     report_progress,
     row_of,
+    unfinished,
 )
 
 MOST_RUNNING = 2
@@ -272,7 +273,7 @@ class JobLife(RuleBasedStateMachine):
 
     def _unfinished(self) -> list[UUID]:
         with self.database.sessions.begin() as session:
-            return list(session.scalars(select(Job.id).where(Job.state.not_in(FINISHED))))
+            return unfinished(session)
 
     def _take(self, hinted: UUID, devices: tuple[str, ...]) -> None:
         with self.database.sessions.begin() as session:

@@ -114,3 +114,7 @@ def check_rows(session: Session, holder: Mapping[UUID, Claim]) -> list[Job]:
         if row.error_code == NEED_FAILED:
             assert need in RETRYABLE
     return list(rows.values())
+
+
+def unfinished(session: Session) -> list[UUID]:
+    return list(session.scalars(select(Job.id).where(Job.state.not_in(FINISHED))))
