@@ -50,6 +50,7 @@ from api.routes import (
 )
 from api.schemas.inference import EmbedIn, PredictIn
 from api.schemas.labels import LabelsIn
+from api.schemas.search import SearchIn
 from api.short_path import ShortPath
 from api.streams import Streams, close_on_signal
 from api.tracing import trace_requests
@@ -66,7 +67,7 @@ from core.telemetry import configure_logging, logger
 
 log = logger(__name__)
 OPEN_FILES = 65_536
-REFERRED = (Problem, LabelsIn, EmbedIn, PredictIn)
+REFERRED = (Problem, LabelsIn, EmbedIn, PredictIn, SearchIn)
 DESCRIPTION = """
 From unlabelled images and a handful of labels to a model that an application can call.
 
