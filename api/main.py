@@ -123,15 +123,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    # From the inside out.
+    # From the inside out; all but the first are passed by calls that go the short path, too.
+    # Inside of RequestContext, which gives its refusals the form of all others.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_json_bytes)
     app.add_middleware(
         ShortPath,
         routes=inference.router.routes,
         max_body_size=settings.max_inference_bytes,
         handlers=app.exception_handlers,
     )
-    # Inside of RequestContext, which gives its refusals the form of all others.
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_json_bytes)
     allow_origins(app, settings)
     if settings.auth_mode == "off":
         app.add_middleware(LoopbackOnly)
