@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 import psutil
-from PIL import Image
 
 from benchmarks.cells import versions
+from benchmarks.made_up import photograph
 from core.client import ServiceClient, ServiceRefused
 from core.images.decoding import decode
 
@@ -50,13 +50,8 @@ def make_files(folder: Path, kind: str, count: int) -> int:
     for number in range(count):
         place = folder / f"{number % 10}"
         place.mkdir(parents=True, exist_ok=True)
-        # Smooth with some grain, as photographs are.
-        coarse = random.integers(0, 256, (9, 12, 3), dtype=np.uint8)
-        image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-        grain = random.normal(0, 6, (size[1], size[0], 1))
-        pixels = np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8)
         path = place / f"{number}.{suffix}"
-        Image.fromarray(pixels).save(path, quality=90)  # which PNG does not look at
+        photograph(random, size).save(path, quality=90)  # which PNG does not look at
         total += path.stat().st_size
     return total
 

@@ -17,7 +17,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -31,9 +30,10 @@ from benchmarks.cells import RESULTS, versions
 from benchmarks.datasets import load
 from benchmarks.label_efficiency.encoder import Kept
 from benchmarks.label_efficiency.recipes import recipe
+from benchmarks.made_up import add_model
 from core.auth import ensure_project
 from core.config import load_settings
-from core.db.models import Dataset, Image, Job, Model
+from core.db.models import Dataset, Image
 from core.db.session import make_engine, session_factory, upgrade
 from core.embedded.servers import start_servers
 from core.learning.evaluation import features
@@ -64,7 +64,7 @@ def store(session: Session, vectors: Vectors) -> tuple[VectorSet, dict[UUID, int
     )
     session.add(dataset)
     session.flush()
-    model = _model(session, project)
+    model = add_model(session, project, stage="pretrain", kind="encoder", manifest={})
     rows: dict[UUID, int] = {}
     seconds = 0.0
     for start in range(0, len(vectors), CHUNK):
@@ -86,18 +86,6 @@ def _image(dataset_id: UUID, row: int) -> Image:
     return Image(
         id=uuid4(), dataset_id=dataset_id, sha256=digest, format="PNG", greyscale=True, **sizes
     )
-
-
-def _model(session: Session, project: UUID) -> Model:
-    job = Job(id=uuid4(), project_id=project, stage="pretrain", state="succeeded", spec={}, plan={})
-    job.max_attempts, job.finished_at = 1, datetime.now(UTC)
-    session.add(job)
-    session.flush()
-    model = Model(id=uuid4(), project_id=project, job_id=job.id, kind="encoder", manifest={})
-    model.manifest_sha256 = "0" * 64
-    session.add(model)
-    session.flush()
-    return model
 
 
 def limit(vectors: Vectors, asked: Vectors) -> tuple[list[set[int]], list[float]]:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import numpy as np
 import torch
-from PIL import Image
 from sqlalchemy.orm import Session
 
+from benchmarks.made_up import add_model, photograph
 from core.auth import ensure_project
-from core.db.models import Job, Model
 from core.images.decoding import decode
 from core.inference.model import Answer, LoadedModel
 from core.inference.runtimes import Placement
@@ -26,9 +22,8 @@ from core.learning.checkpoint import save_weights
 from core.learning.classifier import Classifier
 from core.learning.onnx_export import export_onnx
 from core.learning.preprocessing import Preprocessing
-from core.learning.runtimes import Pixels, Probe, Run, choose
-from core.learning.runtimes.eager import eager
-from core.learning.runtimes.onnx import has_openvino, onnxruntime_run, openvino_run
+from core.learning.runtimes import Pixels
+from core.learning.runtimes.measured import measured
 from core.registry.artifact import ONNX, WEIGHTS, ModelSource, publish_files, publish_manifest
 from core.storage.folder import FolderStore
 
@@ -41,14 +36,9 @@ def make_jpegs(folder: Path, sides: tuple[int, int], count: int) -> list[Path]:
     """So many different images, smooth with some grain, as photographs are."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
-    paths = []
-    for number in range(count):
-        coarse = random.integers(0, 256, (9, 12, 3), dtype=np.uint8)
-        image = Image.fromarray(coarse).resize(sides, Image.Resampling.BICUBIC)
-        grain = random.normal(0, 6, (sides[1], sides[0], 1))
-        pixels = np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8)
-        paths.append(folder / f"{number}.jpg")
-        Image.fromarray(pixels).save(paths[-1], quality=90)
+    paths = [folder / f"{number}.jpg" for number in range(count)]
+    for path in paths:
+        photograph(random, sides).save(path, quality=90)
     return paths
 
 
@@ -70,24 +60,14 @@ def make_model(folder: Path, encoder: str, side: int, images: list[Path]) -> dic
     weights, exported = folder / f"{encoder}.safetensors", folder / f"{encoder}.onnx"
     save_weights(module, weights)
     export_onnx(module, preprocessing, exported, classes=CLASSES)
-    threads = torch.get_num_threads()
-    torch_run = eager(module, preprocessing)
-    runtimes: dict[str, Callable[[], Run]] = {
-        "eager": lambda: torch_run,
-        "onnxruntime": partial(onnxruntime_run, exported, threads=threads),
-    }
-    if has_openvino():
-        runtimes["openvino"] = partial(openvino_run, exported, threads=threads)
     canvases = np.stack([preprocessing.canvas(pixels_of(path.read_bytes())) for path in images])
-    choice = choose(runtimes, canvases[:16], batch=BATCH, threads=threads)
-    probe = asdict(Probe.of(torch_run, preprocessing))
     facts = {
         "kind": "classifier",
         "architecture": architecture.to_dict(),
         "preprocessing": asdict(preprocessing),
         "classes": list(CLASSES),
         "metrics": {},
-        "runtime": {**choice.to_dict(), "probe": probe},
+        "runtime": measured(module, preprocessing, exported, canvases[:16], batch=BATCH),
     }
     manifest, _ = publish_manifest(
         store, facts, publish_files(store, {WEIGHTS: weights, ONNX: exported})
@@ -98,15 +78,7 @@ def make_model(folder: Path, encoder: str, side: int, images: list[Path]) -> dic
 def record(session: Session, manifest: dict[str, Any]) -> UUID:
     """Put the model into the project that a call without a key belongs to; returns its id."""
     project = ensure_project(session, "default")
-    job = Job(id=uuid4(), project_id=project, stage="finetune", state="succeeded", spec={}, plan={})
-    job.max_attempts, job.finished_at = 1, datetime.now(UTC)
-    session.add(job)
-    session.flush()
-    model = Model(id=uuid4(), project_id=project, job_id=job.id, kind="classifier")
-    model.manifest, model.manifest_sha256 = manifest, "0" * 64
-    session.add(model)
-    session.flush()
-    return model.id
+    return add_model(session, project, stage="finetune", kind="classifier", manifest=manifest).id
 
 
 def pixels_of(data: bytes) -> Pixels:

@@ -59,9 +59,29 @@ class Classify(litserve.LitAPI):  # type: ignore[misc]
         return self.opened.said(output)
 
 
+class ClassifyMany(Classify):
+    """The same with several files in a request, which the service knows how to put together."""
+
+    def decode_request(self, request: list[UploadFile]) -> list[Pixels]:  # type: ignore[override]
+        """The canvases of the files."""
+        return [self.opened.canvas(file.file.read()) for file in request]
+
+    def predict(self, x: Any) -> Any:
+        """Answers for all images of a batch of requests at once, or of one request."""
+        if x and not isinstance(x[0], list):
+            return self.opened.forward(x)
+        answers = iter(self.opened.forward([canvas for canvases in x for canvas in canvases]))
+        return [[next(answers) for _ in canvases] for canvases in x]
+
+    def encode_response(self, output: list[Answer]) -> dict[str, Any]:  # type: ignore[override]
+        """As JSON."""
+        return {"items": [self.opened.said(answer) for answer in output]}
+
+
 def serve_litserve(folder: Path, encoder: str, port: int, options: dict[str, Any]) -> None:
     """LitServe with these settings, until it is killed."""
-    api = Classify(max_batch_size=options["batch"], batch_timeout=options["timeout"])
+    kind = ClassifyMany if options["each"] > 1 else Classify
+    api = kind(max_batch_size=options["batch"], batch_timeout=options["timeout"])
     api.folder, api.encoder, api.workers = folder, encoder, options["workers"]
     server = litserve.LitServer(
         api,
@@ -78,30 +98,36 @@ def serve_litserve(folder: Path, encoder: str, port: int, options: dict[str, Any
     )
 
 
-def plain(folder: Path, encoder: str) -> FastAPI:
+def plain(folder: Path, encoder: str, each: int) -> FastAPI:
     """What is written in ten minutes."""
     opened = Opened(folder, encoder, threads=CORES)
     app = FastAPI()
 
-    def answer(data: bytes) -> dict[str, Any]:
-        [found] = opened.forward([opened.canvas(data)])
-        return opened.said(found)
+    def answer(images: list[bytes]) -> list[dict[str, Any]]:
+        answers = opened.forward([opened.canvas(data) for data in images])
+        return [opened.said(one) for one in answers]
 
-    @app.post("/predict")
-    async def predict(request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(answer, await request.body())
+    async def one(request: Request) -> dict[str, Any]:
+        [said] = await run_in_threadpool(answer, [await request.body()])
+        return said
 
+    async def many(request: list[UploadFile]) -> dict[str, Any]:
+        images = [await file.read() for file in request]
+        return {"items": await run_in_threadpool(answer, images)}
+
+    app.post("/predict")(one if each == 1 else many)
     return app
 
 
 def main() -> None:
     """Serve, until killed."""
-    name, folder, encoder, port, *rest = sys.argv[1:]
+    name, folder, encoder, port, words = sys.argv[1:]
+    options = json.loads(words)
     torch.set_num_threads(1)
     if name == "litserve":
-        serve_litserve(Path(folder), encoder, int(port), json.loads(rest[0]))
+        serve_litserve(Path(folder), encoder, int(port), options)
     else:
-        app = plain(Path(folder), encoder)
+        app = plain(Path(folder), encoder, options["each"])
         uvicorn.run(app, port=int(port), log_level="error", http="httptools", loop="uvloop")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,13 +88,26 @@ class Batcher(Generic[ItemT, ResultT]):
             first: Whether it goes before all that wait.
         """
         entry = _Entry(item, future, time.perf_counter())
+        self._put([entry], self._waiting.extendleft if first else self._waiting.extend)
+
+    def put_all(self, items: Sequence[tuple[ItemT, Future[Batched[ResultT]]]]) -> None:
+        """The same for several at a time."""
+        now = time.perf_counter()
+        self._put([_Entry(item, future, now) for item, future in items], self._waiting.extend)
+
+    def _put(
+        self,
+        entries: list[_Entry[ItemT, ResultT]],
+        add: Callable[[list[_Entry[ItemT, ResultT]]], None],
+    ) -> None:
         with self._changed:
             if not self._closed:
-                INFERENCE_QUEUE.inc()
-                (self._waiting.appendleft if first else self._waiting.append)(entry)
+                INFERENCE_QUEUE.inc(len(entries))
+                add(entries)
                 self._changed.notify()
                 return
-        fail(future, shutting_down())
+        for entry in entries:
+            fail(entry.future, shutting_down())
 
     def close(self, seconds: float = 10.0) -> None:
         """Fail what waits, let the batch that runs finish, for at most so long."""
@@ -137,14 +150,16 @@ class Batcher(Generic[ItemT, ResultT]):
 
     def _gathered(self) -> list[_Entry[ItemT, ResultT]]:
         batch: list[_Entry[ItemT, ResultT]] = []
+        taken = 0
         while self._waiting and len(batch) < self._max_batch:
             if batch and (batch[0].alone or self._waiting[0].alone):
                 break
             entry = self._waiting.popleft()
-            INFERENCE_QUEUE.dec()
+            taken += 1
             # A caller that has gone is not worked for.
             if entry.alone or entry.future.set_running_or_notify_cancel():
                 batch.append(entry)
+        INFERENCE_QUEUE.dec(taken)
         return batch
 
     def _answer(self, batch: list[_Entry[ItemT, ResultT]]) -> None:

@@ -15,7 +15,7 @@ import torch
 from core.config import Settings
 from core.errors import DeadlineExceeded, FewlabelsError, Overloaded
 from core.inference.batcher import Batched, Batcher, shutting_down
-from core.inference.flight import Flight, Load, Timing, timing, together
+from core.inference.flight import Flight, Load, Timing, depart, timing, together
 from core.inference.model import Answer, LoadedModel, usable
 from core.inference.runtimes import Placement
 from core.inference.shelf import MB, Served, Shelf
@@ -24,6 +24,7 @@ from core.registry.artifact import ModelSource
 from core.telemetry import INFERENCE_SECONDS, logger
 
 log = logger(__name__)
+STEPS = {step: INFERENCE_SECONDS.labels(step) for step in ("decode", "queue", "forward")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +120,13 @@ class Engine:
             item_seconds = kept.served.batcher.item_seconds if kept.served else 0.0
             with kept.admission.places(len(images), item_seconds=item_seconds):
                 served = await kept.ready()
-                flights = [Flight(load, served.model, served.batcher) for load in images]
-                for flight in flights:
-                    flight.start(self._pool)
+                flights = [Flight(load) for load in images]
+                groups = self._settings.inference_threads
+                depart(flights, self._pool, served.model, served.batcher, groups=groups)
                 await together([flight.future for flight in flights])
         spent = timing(flights)
-        for step in ("decode", "queue", "forward"):
-            INFERENCE_SECONDS.labels(step).observe(getattr(spent, step))
+        for step, seconds in STEPS.items():
+            seconds.observe(getattr(spent, step))
         return Answered(served.model, [_result(flight) for flight in flights], spent)
 
     async def check(self) -> None:

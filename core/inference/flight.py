@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from core.errors import BatchFailed, FewlabelsError
@@ -19,6 +20,7 @@ from core.telemetry import logger
 
 log = logger(__name__)
 Load = Callable[[], Pixels]
+PASSED_ON_SECONDS = 0.001
 ResultT = TypeVar("ResultT")
 
 
@@ -33,45 +35,84 @@ class Timing:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One image: decoded on a pool's thread, then handed to the batcher."""
+    """One image on its way to an answer; how long it was decoded, and waited for that."""
 
     load: Load
-    model: LoadedModel
-    batcher: Batcher[Pixels, Answer]
     future: Future[Batched[Answer]] = field(default_factory=Future)
     decode_seconds: float = 0.0
     pool_seconds: float = 0.0
 
-    def start(self, pool: Executor) -> None:
-        """Set off; whatever happens to the pool, the future ends."""
-        asked = time.perf_counter()
+
+def depart(
+    flights: Sequence[Flight],
+    pool: Executor,
+    model: LoadedModel,
+    batcher: Batcher[Pixels, Answer],
+    *,
+    groups: int,
+) -> None:
+    """Have the images decoded by at most so many threads and handed to the batcher.
+
+    Handing over costs as much as decoding a small image, so a thread gets a part of the request
+    and not one image; it passes on what it has whenever that took a while. Whatever happens to
+    the pool, the futures end.
+    """
+    asked = time.perf_counter()
+    size = -(-len(flights) // groups)
+    for start in range(0, len(flights), size):
+        part = flights[start : start + size]
         try:
-            job = pool.submit(self._prepare, asked)
+            job = pool.submit(_prepare, part, model, batcher, asked)
         except RuntimeError:  # the pool has been shut down
-            fail(self.future, shutting_down())
+            _left_behind(part)
         else:
-            job.add_done_callback(self._left_behind)
+            job.add_done_callback(partial(_when_cancelled, part))
 
-    def _prepare(self, asked: float) -> None:
-        if self.future.cancelled():
-            return
-        started = time.perf_counter()
-        self.pool_seconds = started - asked
-        try:
-            canvas = self.model.preprocessing.canvas(self.load())
-        except FewlabelsError as error:
-            fail(self.future, error)
-        except Exception as error:
-            log.error("an image could not be prepared", exc_info=error)
-            kind = type(error).__name__
-            fail(self.future, BatchFailed(f"this image could not be prepared: {kind}"))
-        else:
-            self.decode_seconds = time.perf_counter() - started
-            self.batcher.put(canvas, self.future)
 
-    def _left_behind(self, job: Future[None]) -> None:
-        if job.cancelled():
-            fail(self.future, shutting_down())
+def _prepare(
+    flights: Sequence[Flight], model: LoadedModel, batcher: Batcher[Pixels, Answer], asked: float
+) -> None:
+    ready: list[tuple[Pixels, Future[Batched[Answer]]]] = []
+    since = time.perf_counter()
+    for flight in flights:
+        canvas = _decoded(flight, model, asked)
+        if canvas is not None:
+            ready.append((canvas, flight.future))
+        if ready and time.perf_counter() - since > PASSED_ON_SECONDS:
+            batcher.put_all(ready)
+            ready, since = [], time.perf_counter()
+    if ready:
+        batcher.put_all(ready)
+
+
+def _decoded(flight: Flight, model: LoadedModel, asked: float) -> Pixels | None:
+    """The canvas; None: nobody waits for it any more, or he has been told what is wrong."""
+    if flight.future.cancelled():
+        return None
+    started = time.perf_counter()
+    flight.pool_seconds = started - asked
+    try:
+        canvas = model.preprocessing.canvas(flight.load())
+    except FewlabelsError as error:
+        fail(flight.future, error)
+    except Exception as error:
+        log.error("an image could not be prepared", exc_info=error)
+        kind = type(error).__name__
+        fail(flight.future, BatchFailed(f"this image could not be prepared: {kind}"))
+    else:
+        flight.decode_seconds = time.perf_counter() - started
+        return canvas
+    return None
+
+
+def _when_cancelled(flights: Sequence[Flight], job: Future[None]) -> None:
+    if job.cancelled():
+        _left_behind(flights)
+
+
+def _left_behind(flights: Sequence[Flight]) -> None:
+    for flight in flights:
+        fail(flight.future, shutting_down())
 
 
 async def together(futures: Sequence[Future[ResultT]]) -> None:

@@ -69,6 +69,8 @@ class Preprocessing:
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         square_HWC = np.ascontiguousarray(image_HWC[top : top + side, left : left + side])
+        if side == self.image_size and self.channels == 3:
+            return square_HWC
         image_CHW = torch.from_numpy(square_HWC).permute(2, 0, 1)
         if side != self.image_size:
             size = [self.image_size, self.image_size]

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from core.datasets.snapshot import SnapshotItem
 from core.learning.classifier import Classifier
 from core.learning.encoders import Encoder
 from core.learning.onnx_export import NotExportable, export_onnx
 from core.learning.preprocessing import Preprocessing
-from core.learning.runtimes import Probe, Run, choose
-from core.learning.runtimes.eager import eager
-from core.learning.runtimes.onnx import has_openvino, onnxruntime_run, openvino_run
+from core.learning.runtimes.measured import measured
 from core.stages.context import Pixels, StageContext
 from core.telemetry import logger
 
@@ -55,18 +50,10 @@ def _runtime(
     context: StageContext, module: Encoder | Classifier, preprocessing: Preprocessing, path: Path
 ) -> dict[str, Any]:
     images_NHWC = _real_images(context, preprocessing)
-    threads = torch.get_num_threads()
-    torch_run = eager(module, preprocessing)
-    runtimes: dict[str, Callable[[], Run]] = {
-        "eager": lambda: torch_run,
-        "onnxruntime": partial(onnxruntime_run, path, threads=threads),
-    }
-    if has_openvino():
-        runtimes["openvino"] = partial(openvino_run, path, threads=threads)
     batch = context.settings.images_a_pass(preprocessing.image_size)
-    choice = choose(runtimes, images_NHWC, batch=batch, threads=threads)
-    log.info("runtime chosen", chosen=choice.chosen, candidates=choice.to_dict()["candidates"])
-    return {**choice.to_dict(), "probe": asdict(Probe.of(torch_run, preprocessing))}
+    found = measured(module, preprocessing, path, images_NHWC, batch=batch)
+    log.info("runtime chosen", chosen=found["chosen"], candidates=found["candidates"])
+    return found
 
 
 def _real_images(context: StageContext, preprocessing: Preprocessing) -> Pixels:

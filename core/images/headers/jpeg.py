@@ -51,6 +51,8 @@ class _Metadata:
             self._fragments = body[13]
 
     def put_into(self, header: Header) -> Header:
+        if not (self._exif or self._profile):
+            return header
         numbers = range(1, self._fragments + 1)
         whole = self._fragments > 0 and set(self._profile) == set(numbers)
         profile = b"".join(self._profile[number] for number in numbers) if whole else None

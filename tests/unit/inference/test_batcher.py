@@ -204,3 +204,22 @@ def test_a_batch_that_fails_while_closing_strands_nobody(make: Make) -> None:
     assert second.wait(LIMIT)
     batcher.close()
     assert all(isinstance(outcome(future), (int, FewlabelsError)) for future in futures)
+
+
+def test_items_that_are_put_together_are_passed_on_together() -> None:
+    seen: list[list[int]] = []
+
+    def forward(items: list[int]) -> list[int]:
+        seen.append(items)
+        return items
+
+    batcher = Batcher(forward, max_batch=4)
+    futures: list[Future[Batched[int]]] = [Future() for _ in range(6)]
+    batcher.put_all(list(enumerate(futures)))
+    assert [future.result(10).result for future in futures] == list(range(6))
+    assert seen == [[0, 1, 2, 3], [4, 5]]
+    batcher.close()
+    late: list[Future[Batched[int]]] = [Future(), Future()]
+    batcher.put_all(list(enumerate(late)))
+    assert [type(future.exception(10)) for future in late] == [Overloaded, Overloaded]
+    assert late[0].exception() is not late[1].exception()
