@@ -14,7 +14,7 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from api.openapi import schema_of
 from api.schemas.inference import ImagesIn
@@ -35,6 +35,7 @@ from core.images.recording import image_key, stored_name
 from core.storage.store import BlobStore
 
 BodyT = TypeVar("BodyT", bound=ImagesIn)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 SENT_BESIDE = "-"  # stands for an image that is not in the JSON
 
 
@@ -71,10 +72,10 @@ async def asked_of(request: Request, body: type[BodyT], caller: Caller) -> Asked
     if kind.startswith("image/") or kind == "application/octet-stream":
         query = request.query_params
         options = {name: query[name] for name in _options(body) if name in query}
-        parsed = _validated(body, {**options, "images": [SENT_BESIDE]})
+        parsed = validated(body, {**options, "images": [SENT_BESIDE]})
         return Asked(parsed, [Sent(await request.body())])
     _require_no_options(request, body)
-    parsed = _validated(body, await request.body())
+    parsed = validated(body, await request.body())
     if parsed.image_ids is not None:
         check_count(len(parsed.image_ids), settings)
         if not caller.may("read"):
@@ -163,7 +164,7 @@ async def _of_form(request: Request, body: type[BodyT]) -> Asked[BodyT]:
             raise RequestInvalid(
                 f"{min(unexpected)}: found a text field; in a form images are files under `files`"
             )
-        parsed = _validated(body, {**text, "images": [SENT_BESIDE] * len(files)})
+        parsed = validated(body, {**text, "images": [SENT_BESIDE] * len(files)})
         names = [stored_name(file.filename or "") for file in files]
         return Asked(parsed, [Sent(await f.read(), n) for f, n in zip(files, names, strict=True)])
 
@@ -188,7 +189,12 @@ def _options(body: type[ImagesIn]) -> list[str]:
     return [name for name in body.model_fields if name not in {"images", "image_ids"}]
 
 
-def _validated(body: type[BodyT], given: bytes | Mapping[str, Any]) -> BodyT:
+def validated(body: type[ModelT], given: bytes | Mapping[str, Any]) -> ModelT:
+    """The body of a request, from JSON or from fields that are parsed already.
+
+    Raises:
+        RequestValidationError: As FastAPI raises it for bodies that it reads itself.
+    """
     try:
         if isinstance(given, bytes):
             return body.model_validate_json(given)

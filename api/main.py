@@ -50,6 +50,7 @@ from api.routes import (
 )
 from api.schemas.inference import EmbedIn, PredictIn
 from api.schemas.labels import LabelsIn
+from api.schemas.search import SearchIn
 from api.short_path import ShortPath
 from api.streams import Streams, close_on_signal
 from api.tracing import trace_requests
@@ -66,7 +67,7 @@ from core.telemetry import configure_logging, logger
 
 log = logger(__name__)
 OPEN_FILES = 65_536
-REFERRED = (Problem, LabelsIn, EmbedIn, PredictIn)
+REFERRED = (Problem, LabelsIn, EmbedIn, PredictIn, SearchIn)
 DESCRIPTION = """
 From unlabelled images and a handful of labels to a model that an application can call.
 
@@ -122,15 +123,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    # From the inside out.
+    # From the inside out; all but the first are passed by calls that go the short path, too.
+    # Inside of RequestContext, which gives its refusals the form of all others.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_json_bytes)
     app.add_middleware(
         ShortPath,
         routes=inference.router.routes,
         max_body_size=settings.max_inference_bytes,
         handlers=app.exception_handlers,
     )
-    # Inside of RequestContext, which gives its refusals the form of all others.
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_json_bytes)
     allow_origins(app, settings)
     if settings.auth_mode == "off":
         app.add_middleware(LoopbackOnly)

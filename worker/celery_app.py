@@ -22,8 +22,10 @@ def _one_log_format(**_: Any) -> None:
 
 
 @celeryd_init.connect
-def _trace(**_: Any) -> None:
-    tracing.start(process_settings(), "fewlabels-worker")
+def _trace(sender: str, **_: Any) -> None:
+    # The sweeping process traces nothing, and forks its clock: not with a thread in it.
+    if not sender.startswith("beat@"):
+        tracing.start(process_settings(), "fewlabels-worker")
 
 
 @worker_shutting_down.connect

@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from api.asked import from_base64, pixels_of
+from api.asked import pixels_of
 from api.auth import InferCaller, ReadCaller, WriteCaller
 from api.dependencies import SessionDep, SettingsDep, StoreDep
 from api.downloads import attachment
@@ -22,6 +22,7 @@ from api.errors import responses
 from api.guard import GuardedRoute
 from api.lookup import Lookup
 from api.presence import unless_gone
+from api.questions import SEARCH_BODY, question_of
 from api.routes.jobs import _out
 from api.schemas.jobs import JobOut
 from api.schemas.search import EvaluateIn, NeighbourOut, ReportOut, SearchIn, SearchOut
@@ -41,6 +42,7 @@ from core.errors import (
     NotIndexed,
     Overloaded,
     SpecInvalid,
+    TooManyImages,
     TooManyJobs,
     VectorInvalid,
     WrongModelKind,
@@ -71,19 +73,22 @@ OfDataset = Annotated[UUID, Query(description="The dataset whose vectors are mea
         NotIndexed,
         VectorInvalid,
         ImageInvalid,
+        TooManyImages,
         BodyTooLarge,
         Overloaded,
         DeadlineExceeded,
     ),
+    openapi_extra=SEARCH_BODY,
     summary="The nearest images to an image or a vector",
 )
-async def search(body: SearchIn, request: Request, caller: InferCaller) -> SearchOut:
+async def search(request: Request, caller: InferCaller) -> SearchOut:
     """By cosine distance, among the vectors that embed jobs have stored."""
+    body, data = await question_of(request)
     lookup: Lookup = request.app.state.lookup
     source = await lookup.source(caller, body.model)
     vector = None
-    if body.image is not None:
-        vector = await _vector_of_upload(request, source, body.image)
+    if data is not None:
+        vector = await _vector_of_upload(request, source, data)
     elif body.vector is not None:
         vector = np.array(body.vector, dtype=np.float64)
     found = await run_in_threadpool(_find, request, caller, source.model_id, body, vector)
@@ -92,9 +97,8 @@ async def search(body: SearchIn, request: Request, caller: InferCaller) -> Searc
 
 
 async def _vector_of_upload(
-    request: Request, source: ModelSource, text: str
+    request: Request, source: ModelSource, data: bytes | FewlabelsError
 ) -> NDArray[np.float32]:
-    data = from_base64(text, 0)
     engine = cast("Engine", await request.app.state.engine)
     load = partial(pixels_of, data, request.app.state.settings, request.app.state.store)
     [answer] = (await unless_gone(request, engine.answer(source, [load]))).results

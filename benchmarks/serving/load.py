@@ -123,7 +123,8 @@ class Client(asyncio.Protocol):
 
 
 async def ask(asking: Asking, requests: list[bytes]) -> dict[str, float]:
-    """What so many clients saw after the warm-up: images a second, milliseconds, own cores."""
+    """What so many clients saw after the warm-up: images a second, milliseconds, own cores;
+    `images` are those of the warm-up, too."""
     seen: list[tuple[float, float, int]] = []
     loop = asyncio.get_running_loop()
     start = time.perf_counter() + WARM_UP_SECONDS
@@ -151,6 +152,7 @@ async def ask(asking: Asking, requests: list[bytes]) -> dict[str, float]:
     at = {f"p{p}": round(good[min(len(good) - 1, len(good) * p // 100)], 2) for p in (50, 95, 99)}
     return {
         "per_second": round(asking.each * len(good) / asking.seconds, 1),
+        "images": asking.each * len(seen),
         **at,
         "errors": sum(status != 200 for _, _, status in seen),
         "client_cores": round((time.process_time() - used) / spent, 2),

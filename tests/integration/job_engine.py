@@ -36,7 +36,7 @@ from core.images.ingest import IncomingFile, ingest
 from core.images.pool import DecodeLimits, DecodePool
 from core.images.recording import ImageLimits
 from core.jobs import outbox
-from core.jobs.queue import JOBS_QUEUES, SWEEPS_QUEUE, CeleryQueue, make_celery
+from core.jobs.queue import IMPORTS_QUEUE, JOBS_QUEUES, SWEEPS_QUEUE, CeleryQueue, make_celery
 from core.jobs.states import FINISHED
 from core.jobs.submission import submit
 from core.storage.store import BlobStore, open_store
@@ -61,10 +61,10 @@ class Engine:
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, name: str, **changes: object) -> subprocess.Popen[bytes]:
-        """A worker process for the jobs, or the one that sweeps."""
+        """A worker process for `jobs`, `imports` or `sweeps`."""
         settings = self.settings.model_copy(update=changes)
         clock = ["-B", "-s", str(self.folder / "beat")] if name == "sweeps" else []
-        queue = SWEEPS_QUEUE if name == "sweeps" else JOBS_QUEUES["cpu"]
+        queue = {"sweeps": SWEEPS_QUEUE, "imports": IMPORTS_QUEUE, "jobs": JOBS_QUEUES["cpu"]}[name]
         command = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker"]
         log = (self.folder / f"{name}.log").open("ab")
         with log:

@@ -76,6 +76,32 @@ def test_by_image_by_id_and_by_vector(
     assert [i["image_id"] for i in by_vector] == [i["image_id"] for i in first["items"]]
 
 
+def test_by_an_image_as_a_file(client: TestClient, stored: tuple[str, str, list[str]]) -> None:
+    model_id, dataset_id, _ = stored
+    where: dict[str, Any] = {"model": model_id, "dataset_id": dataset_id, "limit": "4"}
+    image = base64.b64encode(picture(3)).decode()
+    by_json = client.post("/search", json={**where, "limit": 4, "image": image}).json()
+
+    def sent(*files: bytes, **fields: Any) -> Any:
+        parts = [("image", (f"{n}.png", file)) for n, file in enumerate(files)]
+        return client.post("/search", data={**where, **fields}, files=parts)
+
+    answer = sent(picture(3))
+    assert answer.status_code == 200
+    assert answer.json() == by_json
+    none = sent(picture(3), labels=["bolt of none", "nut of none"]).json()["items"]
+    assert none == []
+    assert_problem(sent(b"none"), 422, "image:")
+    assert_problem(sent(picture(3), picture(4)), 413, "more than 1")
+    assert_problem(sent(picture(3), vector="[1]"), 400, "vector: found a text field")
+    assert_problem(sent(picture(3), limit="0"), 422, "limit")
+    assert_problem(sent(picture(3), lmit="3"), 422, "did you mean limit")
+    no_file = client.post(
+        "/search", content=b"--x--\r\n", headers={"content-type": "multipart/form-data; boundary=x"}
+    )
+    assert_problem(no_file, 400, "no file|not a multipart form")
+
+
 def test_labels_filter(client: TestClient, stored: tuple[str, str, list[str]]) -> None:
     model_id, dataset_id, ids = stored
     labels = [{"image_id": ids[1], "label": "bolt"}, {"image_id": ids[2], "label": "nut"}]
