@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test fuzz soak lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode bench-ingest bench-search bench-serving pictures migrate clean
+.PHONY: help install demo up test fuzz soak chaos lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode bench-ingest bench-search bench-serving pictures migrate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ fuzz: $(READY) ## send the service what schemathesis makes up (EXAMPLES=200, SEE
 soak: $(READY) ## load the API with twice what it can do, and check every answer (SECONDS=600)
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m tests.soak \
 	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+chaos: $(READY) ## real jobs while all they run on is killed, stopped and cut (JOBS=200, SEED=1)
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m tests.chaos \
+	  $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY) ## check style
 	@$(BIN)/ruff check .
