@@ -18,7 +18,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from tests.chaos.verdict import Run, attempts_of, run_of, settled, violations
 SHOWN = 30
 MOST_WAITING = 12  # so that mischief meets jobs of all ages
 LEFT_IN_PEACE = 2
-SHORTEST, LONGEST = 0.3, 2.5  # seconds between two deeds
+SHORTEST, LONGEST = 0.5, 4.0  # seconds between two deeds
 
 
 def main() -> int:
@@ -56,6 +56,7 @@ def chaos(
     seed: int,
     say: Callable[[str], None],
     kinds: tuple[str, ...] = tuple(KINDS),
+    script: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """Run it: what happened, and the promises that were broken."""
     began = time.monotonic()
@@ -64,7 +65,7 @@ def chaos(
         try:
             client.upload()
             undisturbed, broken = _undisturbed(stack, client, say)
-            mischief = Mischief(stack, client, seed)
+            mischief = Mischief(stack, client, seed, script=script)
             _disturb(stack, client, mischief, jobs=jobs, seed=seed, say=say)
             broken += settled(stack, client.ordered, say)
             broken += violations(stack, client.ordered, undisturbed)

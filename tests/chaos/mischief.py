@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 import signal
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import psutil
@@ -25,7 +24,11 @@ RESTARTED = ("api", "beat", *WORKERS)
 class Mischief:
     """One thing after the other; what it has done is counted."""
 
-    def __init__(self, stack: Stack, client: Client, seed: int) -> None:
+    def __init__(
+        self, stack: Stack, client: Client, seed: int, *, script: Sequence[str] = ()
+    ) -> None:
+        """Begin with the deeds of the script, as `step` calls them, and go on at random."""
+        self._script = list(script)
         self.done: Counter[str] = Counter()
         self._stack = stack
         self._client = client
@@ -44,15 +47,17 @@ class Mischief:
             self._kill_worker: 4,
             self._kill_server: 3,
             self._kill_front: 2,
-            self._stop: 4,
+            self._stop_one: 4,
             self._restart: 3,
             self._disconnect: 4,
             self._flush_broker: 1,
             self._cancel: 2,
             self._retry: 2,
         }
-        deed = self._random.choices(list(deeds), list(deeds.values()))[0]
-        said = deed()
+        if self._script:
+            said = self._named(self._script.pop(0))
+        else:
+            said = self._random.choices(list(deeds), list(deeds.values()))[0]()
         self.done[said] += 1
         return said
 
@@ -60,6 +65,14 @@ class Mischief:
         """Nothing is stopped any more."""
         for timer in self._asleep:
             timer.join()
+
+    def _named(self, wanted: str) -> str:
+        what, name = wanted.split()
+        if wanted == "kill job":
+            return self._kill_job()
+        if what == "stop":
+            return self._stop(name)
+        return self._signal(what, name, signal.SIGKILL if what == "kill" else signal.SIGTERM)
 
     def _kill_job(self) -> str:
         running = self._stack.job_processes()
@@ -87,9 +100,11 @@ class Mischief:
         _send(process, number)
         return f"{what} {name}"
 
-    def _stop(self) -> str:
+    def _stop_one(self) -> str:
+        return self._stop(self._random.choice(("job", *WORKERS, *SERVERS, "api")))
+
+    def _stop(self, name: str) -> str:
         """For shorter or longer than a lease; of a worker with or without its job."""
-        name = self._random.choice(("job", *WORKERS, *SERVERS, "api"))
         lease = self._stack.settings.lease_seconds
         longest = 2 * lease if name in {"job", *WORKERS} else lease
         seconds = self._random.uniform(0.5, longest)
@@ -164,8 +179,3 @@ def _send(process: psutil.Process, number: signal.Signals) -> None:
 def _wake(family: list[psutil.Process]) -> None:
     for process in reversed(family):
         _send(process, signal.SIGCONT)
-
-
-def pause(seconds: float) -> None:
-    """Let things happen."""
-    time.sleep(seconds)

@@ -24,7 +24,7 @@ PAUSE_SECONDS = 0.3
 TINY: dict[str, Any] = {"encoder": "resnet10_tiny", "image_size": 16, "batch_size": 32}
 # What is ordered, and how often: long enough to be disturbed, short enough for hundreds.
 KINDS = {"pretrain": 6, "finetune": 3, "pipeline": 1, "embed": 1}
-EPOCHS = 24
+EPOCHS = 16
 
 
 @dataclass

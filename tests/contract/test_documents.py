@@ -32,6 +32,7 @@ DOCS = (
     "images",
     "learning",
     "operations",
+    "reliability",
     "search",
     "watching",
     "webhooks",

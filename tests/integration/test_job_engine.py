@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import psutil
 import pytest
 import redis
 
@@ -236,3 +237,29 @@ def test_a_job_outlives_its_workers_and_the_broker(engine: Engine) -> None:
     row = engine.wait_for(job_id, "succeeded")
     assert (row.attempt, row.fencing_token, len(engine.models(job_id))) == (2, 3, 1)
     engine.wait_for(other, "succeeded")
+
+
+def test_a_worker_that_slept_for_longer_than_its_lease_changes_nothing(engine: Engine) -> None:
+    """Worker and job are stopped, another worker takes over, and they wake up beside it."""
+    worker = engine.running_worker()
+    job_id = engine.submit_long(epochs=MIDDLING)
+    saved = wait_for_checkpoint(engine, job_id)
+    child = engine.child_of(job_id)
+    asleep = [psutil.Process(worker.pid), child]
+    for process in asleep:
+        process.suspend()
+    other = engine.start("other")
+    try:
+        progress = engine.wait_for_step(job_id, attempt=2).progress or {}
+        assert progress["step"] > saved
+    finally:
+        for process in asleep:
+            process.resume()
+    wait_until(lambda: gone(child), "the end of the late one", seconds=20)
+    row = engine.wait_for(job_id, "succeeded")
+    assert (row.attempt, len(engine.models(job_id))) == (2, 1)
+    assert worker.poll() is None, "the worker that slept works on"
+    other.send_signal(signal.SIGTERM)
+    assert other.wait(20) == 0
+    later = engine.submit(**TINY, epochs=1)[0]
+    assert engine.wait_for(later, "succeeded").worker is None
