@@ -103,7 +103,7 @@ def _start(folder: Path, supervisor: Supervisor) -> Stack:
         checkpoint_seconds=1,
         progress_seconds=0,  # every step leaves a trace, so that none can be lost unseen
         cancel_grace_seconds=4,
-        retry_pause_seconds=0.5,
+        retry_pause_seconds=0,  # it doubles, and jobs are killed ten times here
         job_max_attempts=1000,  # what is killed here is no fault of the job
         log_level="info",
     )

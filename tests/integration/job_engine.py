@@ -64,7 +64,10 @@ class Engine:
         """A worker process for `jobs`, `imports` or `sweeps`."""
         settings = self.settings.model_copy(update=changes)
         clock = ["-B", "-s", str(self.folder / "beat")] if name == "sweeps" else []
-        queue = {"sweeps": SWEEPS_QUEUE, "imports": IMPORTS_QUEUE, "jobs": JOBS_QUEUES["cpu"]}[name]
+        queue = {
+            "sweeps": SWEEPS_QUEUE,
+            "imports": IMPORTS_QUEUE,
+        }.get(name, JOBS_QUEUES["cpu"])
         command = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker"]
         log = (self.folder / f"{name}.log").open("ab")
         with log:
