@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,22 @@ class Checkpoint:
         folder: Made when missing; nothing else may live in it.
         seconds: Training time between two checkpoints.
         fingerprint: Identifies the run (configuration and data); plain JSON types.
+        allowed: Asked before each one: a run that goes on from it does not report again what
+            came before, so that must have been written.
     """
 
-    def __init__(self, folder: Path, *, seconds: float, fingerprint: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seconds: float,
+        fingerprint: Mapping[str, Any],
+        allowed: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.folder = folder
         self.seconds = seconds
         self.fingerprint = json.loads(json.dumps(dict(fingerprint)))
+        self.allowed = allowed
         self._saved_at = time.monotonic()
 
     def due(self) -> bool:

@@ -21,6 +21,7 @@ class Run:
         should_stop: Asked after each step.
         checkpoint_dir: Folder of this run alone; the same call on it resumes.
         checkpoint_seconds: Training time between two checkpoints.
+        may_save: Asked before each checkpoint; not by processes that share the batches.
         processes: How many share the batches; see `core.learning.launch`.
     """
 
@@ -29,6 +30,7 @@ class Run:
     should_stop: Callable[[], bool] | None = None
     checkpoint_dir: Path | None = None
     checkpoint_seconds: float = 60.0
+    may_save: Callable[[], bool] = lambda: True
     processes: int = 1
 
     def trainer(self, config: TrainerConfig, *, fingerprint: Mapping[str, Any]) -> Trainer:
@@ -36,7 +38,10 @@ class Run:
         checkpoint = None
         if self.checkpoint_dir is not None:
             checkpoint = Checkpoint(
-                self.checkpoint_dir, seconds=self.checkpoint_seconds, fingerprint=fingerprint
+                self.checkpoint_dir,
+                seconds=self.checkpoint_seconds,
+                fingerprint=fingerprint,
+                allowed=self.may_save,
             )
         return Trainer(
             config,

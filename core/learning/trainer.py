@@ -218,7 +218,7 @@ class _Loop(Generic[Inputs]):
             self.trainer.on_step(progress)
         stop = all_stop(self.trainer.should_stop is not None and self.trainer.should_stop())
         checkpoint = self.trainer.checkpoint
-        if first and checkpoint and (stop or checkpoint.due()):
+        if first and checkpoint and (stop or checkpoint.due()) and checkpoint.allowed():
             checkpoint.save(capture(self.step, self.task.module, self.optimizer, self._notes()))
         if stop:
             raise Stopped(f"stopped after step {self.step} of {progress.steps}")

@@ -94,6 +94,7 @@ class StageContext:
             should_stop=self.should_stop,
             checkpoint_dir=self.checkpoint_dir,
             checkpoint_seconds=self.settings.checkpoint_seconds,
+            may_save=lambda: not self._unwritten,
         )
 
     def report(self, progress: Progress) -> None:

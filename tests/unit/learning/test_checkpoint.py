@@ -236,6 +236,21 @@ def test_checkpoints_are_written_when_due(
     assert files == ["state.json", "tensors.safetensors"]
 
 
+def test_no_checkpoint_while_what_came_before_is_not_reported(
+    bars: Bars, preprocessing: Preprocessing, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    def may_save() -> bool:
+        asked.append(1)
+        return len(asked) <= 5
+
+    run = Run(checkpoint_dir=tmp_path, checkpoint_seconds=0, may_save=may_save)
+    pretrain(bars[0], CONFIG, preprocessing, run=run)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000000005"]
+    assert len(asked) == 12, "once a step"
+
+
 def test_no_checkpoint_before_it_is_due(
     bars: Bars, preprocessing: Preprocessing, tmp_path: Path
 ) -> None:
