@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test fuzz soak chaos lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode bench-ingest bench-search bench-serving pictures migrate clean
+.PHONY: help install demo up test fuzz soak chaos lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode bench-ingest bench-jobs bench-search bench-serving pictures migrate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench-crops: $(READY) ## measure the ways to crop and resize
 
 bench-ingest: $(READY) ## measure how fast images come in
 	@$(BENCH).ingest
+
+bench-jobs: $(READY) ## measure what a job costs beyond its work, and claims a second
+	@$(BENCH).jobs
 
 bench-views: $(READY) ## measure what more views and the losses are worth
 	@$(BENCH).views
