@@ -70,6 +70,7 @@ class StageContext:
         self._reported = 0.0
         self._probed: dict[str, float] = {}
         self._unwritten: list[tuple[str, int, float]] = []
+        self._told: dict[str, Any] = {}
 
     @property
     def work_dir(self) -> Path:
@@ -125,6 +126,15 @@ class StageContext:
             raise JobCancelled(f"stopped while {phase}")
         if self._due(last=done >= total):
             self._record({"phase": phase, "step": done, "steps": total, **values}, [])
+
+    def write_rest(self, session: Session) -> None:
+        """Write what could not be written before, in the transaction that ends the job.
+
+        Raises:
+            LeaseLost: Another worker holds the job now.
+        """
+        if self._unwritten:
+            self._write(session)
 
     def canvases(self, items: Sequence[SnapshotItem], preprocessing: Preprocessing) -> Pixels:
         """The images as (N, S, S, C) uint8, decoded once for all jobs on this machine."""
@@ -235,21 +245,21 @@ class StageContext:
 
     def _record(self, progress: dict[str, Any], metrics: list[tuple[str, int, float]]) -> None:
         self._unwritten.extend(metrics)
+        self._told = progress
         try:
             with self.sessions.begin() as session:
-                record_progress(
-                    session,
-                    self.job.id,
-                    self.held.token,
-                    progress=progress,
-                    metrics=self._unwritten,
-                )
+                self._write(session)
         except DATABASE_AWAY as error:
             # Training goes on: the next report takes these values along, and the worker stops
             # this process when its lease cannot be renewed either.
             log.warning("progress was not written", error=str(error))
             return
         self._unwritten = []
+
+    def _write(self, session: Session) -> None:
+        record_progress(
+            session, self.job.id, self.held.token, progress=self._told, metrics=self._unwritten
+        )
 
 
 def _as_json(progress: Progress) -> dict[str, Any]:

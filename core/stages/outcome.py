@@ -107,6 +107,7 @@ def publish(context: StageContext, outcome: Outcome) -> UUID:
             manifest_sha256=digest,
         )
         with context.sessions.begin() as session:
+            context.write_rest(session)
             succeed(session, context.job.id, context.held.token, model)
             blobs.unmark(session, keys)
 

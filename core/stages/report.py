@@ -42,6 +42,7 @@ def conclude(context: StageContext, result: Outcome | Finding) -> UUID | None:
             body=result.body,
         )
         with context.sessions.begin() as session:
+            context.write_rest(session)
             succeed_with_report(session, context.job.id, context.held.token, report)
 
     outlast(end, seconds=context.settings.lease_seconds, give_up=context.should_stop)

@@ -135,6 +135,22 @@ def test_a_database_that_is_briefly_away_costs_no_training_and_no_values(
     assert (database.row(context.job.id).progress or {})["step"] == 4
 
 
+def test_what_could_not_be_written_is_written_with_the_end_and_until_then_nothing_is_saved(
+    database: JobsDatabase, context: StageContext
+) -> None:
+    report(context, 1)
+    assert context.run().may_save()
+    nowhere = make_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    context.sessions = session_factory(nowhere)
+    report(context, 2)
+    nowhere.dispose()
+    assert not context.run().may_save(), "who goes on from there would not report step 2 again"
+    for _ in range(2):  # a commit whose answer was lost is repeated
+        with database.sessions.begin() as session:
+            context.write_rest(session)
+    assert written(database, context) == [(1, 0.5), (2, 1.0)]
+
+
 def test_a_lost_lease_stops_it(database: JobsDatabase, context: StageContext) -> None:
     with database.sessions.begin() as session:
         leases.give_back(session, context.held)
