@@ -47,6 +47,7 @@ IMAGES, SIDE = 64, 16
 TINY = {"encoder": "resnet10_tiny", "image_size": SIDE, "batch_size": 32, "epochs": 4}
 WATCHED_SECONDS = 5.0
 PATIENCE_SECONDS = 120.0
+IDLE_SECONDS = 10.0  # the worker is idle again, and has a process ready
 
 
 def main() -> None:
@@ -78,6 +79,7 @@ def overhead(url: str, database: str, rounds: int) -> dict[str, float]:
         for number in range(rounds):
             job_id = order(client, dataset_id)
             wait(client, job_id)
+            time.sleep(IDLE_SECONDS)
             to_first, after_last = _times(sessions, job_id)
             print(f"job {number + 1}: first step {to_first:.2f} s, end {after_last:.2f} s")
             first.append(to_first)

@@ -25,6 +25,11 @@ class SchedulingSettings(BaseSettings):
         "auto takes both where there is a GPU and FEWLABELS_DEVICE is not cpu, else those of the "
         "CPU.",
     )
+    ready_process: bool = Field(
+        default=True,
+        description="Whether an idle worker keeps a process that has loaded the libraries and "
+        "waits for the next job, which then begins some seconds earlier. It takes the memory that a job begins with.",
+    )
     max_running_jobs: int = Field(
         default=0,
         ge=0,

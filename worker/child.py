@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from uuid import UUID
@@ -26,6 +27,7 @@ from worker.lease import LeaseKeeper
 from worker.logs import LogShipper
 from worker.memory import OomWatch
 from worker.metrics import ATTEMPT_SECONDS, note_end
+from worker.ready import ReadyProcess
 
 log = logger(__name__)
 POLL_SECONDS = 0.2
@@ -37,6 +39,7 @@ ASK_REMAINING, END_REMAINING = 0.4, 0.1
 LOST_SECONDS = 2.0  # to end by itself, for a process that has just written the job's end
 SETTLE_SECONDS = 60.0
 AWAY_SECONDS = 1.0
+IDLE_SECONDS = 1.0
 
 SHUTDOWN, TIME_LIMIT, CANCELLED = "the worker shuts down", "time limit", "cancelled"
 LOST, SILENT = "the lease is lost", "the lease cannot be renewed"
@@ -60,7 +63,29 @@ class ShutdownFlag:
         return self._set
 
 
+class Busy:
+    """How many jobs this worker runs; a block each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._count -= 1
+
+    def is_empty(self) -> bool:
+        """Whether it runs none."""
+        return self._count == 0
+
+
 shutting_down = ShutdownFlag()
+busy = Busy()
+ready = ReadyProcess()
 
 
 def run(hinted: UUID, sessions: sessionmaker[Session], settings: Settings) -> None:
@@ -87,9 +112,27 @@ def run(hinted: UUID, sessions: sessionmaker[Session], settings: Settings) -> No
             pass  # what it was is known only now
         attempt.note(attempt=held.attempt, worker=worker)
         log.info("job started", attempt=held.attempt)
-        death = _see_through(held, origin, sessions, settings, claimed_at=claimed_at)
+        with busy:
+            death = _see_through(held, origin, sessions, settings, claimed_at=claimed_at)
         if death:
             attempt.fail(death)
+    prepare_when_idle(settings)
+
+
+def prepare_when_idle(settings: Settings) -> None:
+    """Have a process ready for the next job, unless that one begins at once."""
+
+    def prepare() -> None:
+        if busy.is_empty() and not shutting_down.is_set():
+            try:
+                ready.prepare()
+            except OSError as error:
+                log.warning("no process was made ready", error=str(error))
+
+    if settings.ready_process:
+        timer = threading.Timer(IDLE_SECONDS, prepare)
+        timer.daemon = True
+        timer.start()
 
 
 def _see_through(
@@ -129,9 +172,12 @@ def _see_through(
 def _start(held: Claim, origin: Origin, log_path: Path) -> subprocess.Popen[bytes]:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     ids = [str(held.job_id), str(held.token), str(os.getpid()), origin.as_argument()]
+    words = ["-m", "worker.run_job", *ids]
+    if waiting := ready.take(words, log_path):
+        return waiting
     with log_path.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "worker.run_job", *ids],
+            [sys.executable, *words],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

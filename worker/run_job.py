@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from uuid import UUID
 
@@ -43,6 +44,12 @@ log = logger(__name__)
 WATCH_SECONDS = 0.5
 AWAY = (StoreUnavailable, *DATABASE_AWAY)
 NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+
+
+def start(words: Sequence[str]) -> int:
+    """Run the job of a command line: its id, the token, the worker's process id, the origin."""
+    job, token, worker, given = words
+    return main(UUID(job), int(token), int(worker), Origin.from_argument(given))
 
 
 def main(job_id: UUID, token: int, worker_pid: int, origin: Origin) -> int:
@@ -204,5 +211,4 @@ class StopRequest:
 
 
 if __name__ == "__main__":
-    job, token, worker, given = sys.argv[1:]
-    sys.exit(main(UUID(job), int(token), int(worker), Origin.from_argument(given)))
+    sys.exit(start(sys.argv[1:]))

@@ -193,6 +193,7 @@ def job_engine(postgres_url: str, broker_url: str, folder: Path) -> Iterator[Eng
             lease_seconds=4,
             sweep_seconds=1,
             retry_pause_seconds=0,
+            ready_process=False,
             cancel_grace_seconds=5,
             checkpoint_seconds=1,
             worker_concurrency=2,
