@@ -28,7 +28,8 @@ class SchedulingSettings(BaseSettings):
     ready_process: bool = Field(
         default=True,
         description="Whether an idle worker keeps a process that has loaded the libraries and "
-        "waits for the next job, which then begins some seconds earlier. It takes the memory that a job begins with.",
+        "waits for the next job, which then begins some seconds earlier. It takes the memory that "
+        "a job begins with.",
     )
     max_running_jobs: int = Field(
         default=0,
