@@ -112,7 +112,7 @@ def _disturb(
     chance = random.Random(f"pauses {seed}")
     jobs += len(client.ordered)
     shown = 0
-    while len(client.ordered) < jobs or client.unfinished() > LEFT_IN_PEACE:
+    while len(client.ordered) < jobs or client.unfinished() > LEFT_IN_PEACE or mischief.has_plans():
         while len(client.ordered) < jobs and client.unfinished() < MOST_WAITING:
             client.order_one()
         said = mischief.step()

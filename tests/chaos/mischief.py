@@ -40,6 +40,10 @@ class Mischief:
         """Processes that were ended with SIGKILL."""
         return sum(count for name, count in self.done.items() if name.startswith("kill"))
 
+    def has_plans(self) -> bool:
+        """Whether the script is not done yet."""
+        return bool(self._script)
+
     def step(self) -> str:
         """Do one thing; what it was."""
         deeds: dict[Callable[[], str], int] = {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 from pydantic import SecretStr
+from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.config import Settings, child_environment
@@ -38,6 +39,7 @@ class Stack:
     """Every process by its name; a name outlives the process."""
 
     settings: Settings
+    database: Engine
     sessions: sessionmaker[Session]
     store: BlobStore
     url: str
@@ -84,6 +86,7 @@ def running_stack(folder: Path) -> Iterator[Stack]:
                 ended.set()
                 keeper.join()
                 _wake(stack)
+                stack.database.dispose()
 
 
 def _start(folder: Path, supervisor: Supervisor) -> Stack:
@@ -114,8 +117,9 @@ def _start(folder: Path, supervisor: Supervisor) -> Stack:
     _until(lambda: _prepared(store), "the object store")
     for program in (*service_programs(settings, supervisor.folder), *_other_workers(settings)):
         supervisor.start(_with_one_thread(program))
-    sessions = session_factory(make_engine(settings.sqlalchemy_url))
-    stack = Stack(settings, sessions, store, base_url(settings), supervisor)
+    database = make_engine(settings.sqlalchemy_url)
+    sessions = session_factory(database)
+    stack = Stack(settings, database, sessions, store, base_url(settings), supervisor)
     _until(lambda: is_ready(stack.url), "the API")
     return stack
 
