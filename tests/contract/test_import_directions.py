@@ -206,6 +206,7 @@ def test_only_these_start_processes() -> None:
         "core.images.pool",  # decoders of uploads, apart from the API's memory and secrets
         "core.demo.service",  # the demonstration starts `fewlabels up` as a user would
         "core.learning.launch",  # torchrun, where a job trains in several processes
+        "worker.ready",  # the process of the next job, which the worker hands to worker.child
     }
 
 
