@@ -253,7 +253,8 @@ def test_a_process_that_does_not_start_is_recorded(database: JobsDatabase, tmp_p
     [job_id] = database.chain(max_attempts=1)
     database.set(job_id, priority=100)  # before what other tests have left in the queue
     (tmp_path / "logs").write_text("a file where a folder should be")
-    child.run(job_id, database.sessions, Settings(data_dir=tmp_path, _env_file=None))
+    settings = Settings(data_dir=tmp_path, ready_process=False, _env_file=None)
+    child.run(job_id, database.sessions, settings)
     row = database.row(job_id)
     assert (row.state, row.error_code) == ("crashed", "ProcessDied")
     assert "could not start" in (row.error_detail or "")
