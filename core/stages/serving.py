@@ -27,6 +27,7 @@ COMPARED_IMAGES = 16
 # To quantise by and to compare by: seconds for a small model, ten of them for ResNet-18 at 224 px.
 CALIBRATION_IMAGES, CALIBRATION_PIXELS = 128, 32 * 224 * 224
 HELD_IMAGES, HELD_PIXELS = 1000, 256 * 224 * 224
+EXPORTING, CHOOSING = "exporting", "choosing the runtime"
 
 
 def export(
@@ -42,13 +43,15 @@ def export(
     """
     if not context.settings.export_onnx:
         return {"onnx": {"exported": False, "reason": "FEWLABELS_EXPORT_ONNX is off"}}, {}
-    context.tell("exporting", 0, 1)
+    context.tell(EXPORTING, 0, 1)
     try:
         export_onnx(module, preprocessing, folder / ONNX, classes=classes)
     except NotExportable as error:
         log.warning("the model was not exported as ONNX", reason=str(error))
+        context.tell(EXPORTING, 1, 1)
         return {"onnx": {"exported": False, "reason": str(error)}}, {}
     files = {ONNX: folder / ONNX}
+    context.tell(CHOOSING, 0, 1)
     runtime = _runtime(context, module, preprocessing, files[ONNX])
     if isinstance(module, Classifier) and context.settings.export_int8:
         exact = runtimes_of(module, preprocessing, files[ONNX])[runtime["chosen"]]()
@@ -59,6 +62,7 @@ def export(
         log.info("eight bits tried", served="predict" in found, candidate=candidates[RUNTIME])
         if "predict" in found:
             files[INT8] = folder / INT8
+    context.tell(CHOOSING, 1, 1)
     return {"onnx": {"exported": True, "reason": None}, "runtime": runtime}, files
 
 
@@ -76,8 +80,8 @@ def _real_images(context: StageContext, preprocessing: Preprocessing) -> Pixels:
     """Some images of the snapshot, evenly spaced, not of the test split if there are others."""
     items: Sequence[SnapshotItem] = context.items()
     items = [item for item in items if item.split != "test"] or items
-    # In memory: PyTorch does not like arrays that may not be written to.
-    return np.array(context.canvases(_spaced(items, COMPARED_IMAGES), preprocessing))
+    sha256s = [item.sha256 for item in _spaced(items, COMPARED_IMAGES)]
+    return np.stack(list(decoded(context.store, sha256s, preprocessing.canvas)))
 
 
 def _material(
@@ -90,7 +94,7 @@ def _material(
     """
     pixels = preprocessing.image_size**2
     items = context.items()
-    train = [item for item in items if item.split == "train"]
+    train = [item for item in items if item.split == "train"] or items
     calibration = _spaced(train, max(1, min(CALIBRATION_IMAGES, CALIBRATION_PIXELS // pixels)))
     used = {item.sha256 for item in calibration}
     held = [item for item in items if item.split == "validation" and item.label in set(classes)]
