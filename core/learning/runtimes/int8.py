@@ -68,15 +68,17 @@ def tried(
     try:
         quantise(exported, path, material.calibration_NHWC)
         rounded = onnxruntime_run(path, threads=material.threads)
+        rounded(material.calibration_NHWC[:1])
+    except Exception as error:  # noqa: BLE001 — recorded: what cannot be quantised is not chosen
+        reason = f"{type(error).__name__}: {error}"[:300]
+        return {"candidate": asdict(Candidate(refused=reason))}
+    try:
         figures = _timed(exact, rounded, material)
         fidelity = _compared(exact, rounded, material.compared(), figures)
     except DoesNotHold as refusal:
         found = {**asdict(refusal.figures), "refused": str(refusal)}
         fidelity_found = refusal.fidelity and refusal.fidelity.to_dict()
         return {"candidate": {**found, "fidelity": fidelity_found}}
-    except Exception as error:  # noqa: BLE001 — recorded: what cannot be quantised is not chosen
-        reason = f"{type(error).__name__}: {error}"[:300]
-        return {"candidate": asdict(Candidate(refused=reason))}
     return {
         "candidate": {**asdict(figures), "fidelity": fidelity.to_dict()},
         "predict": RUNTIME,
