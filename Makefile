@@ -35,7 +35,8 @@ fuzz: $(READY) ## send the service what schemathesis makes up (EXAMPLES=200, SEE
 
 soak: $(READY) ## load the API with twice what it can do, and check every answer (SECONDS=600)
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m tests.soak \
-	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(PROCESSES),--processes $(PROCESSES))
 
 chaos: $(READY) ## real jobs while all they run on is killed, stopped and cut (JOBS=200, SEED=1)
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m tests.chaos \

@@ -125,6 +125,10 @@ class InUse(Conflict):
     """Something unfinished still needs it."""
 
 
+class NothingBefore(Conflict):
+    """The alias has pointed to no other model, or that one was deleted."""
+
+
 class JobAlreadyFinished(Conflict):
     """The job has ended; its state no longer changes."""
 

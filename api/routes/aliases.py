@@ -13,7 +13,7 @@ from api.guard import GuardedRoute
 from api.schemas.models import AliasIn, AliasOut
 from api.schemas.text import Text
 from core.db.models import Alias
-from core.errors import BodyTooLarge, ModelNotFound
+from core.errors import BodyTooLarge, ModelNotFound, NothingBefore
 from core.registry import aliases
 
 router = APIRouter(tags=["aliases"], route_class=GuardedRoute)
@@ -35,6 +35,17 @@ def list_aliases(session: SessionDep, caller: ReadCaller) -> list[Alias]:
 )
 def put_alias(name: AliasName, body: AliasIn, session: SessionDep, caller: WriteCaller) -> Alias:
     return aliases.put_alias(session, caller, name, body.model_id)
+
+
+@router.post(
+    "/aliases/{name}/rollback",
+    response_model=AliasOut,
+    responses=responses(ModelNotFound, NothingBefore),
+    summary="Point a name at the model before",
+)
+def roll_back_alias(name: AliasName, session: SessionDep, caller: WriteCaller) -> Alias:
+    """Exchanges `model_id` and `previous_model_id`: a second call is the way forth."""
+    return aliases.roll_back(session, caller, name)
 
 
 @router.delete(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.auth import Caller
 from core.db.models import Alias, Model
-from core.errors import ModelNotFound, RequestInvalid
+from core.errors import ModelNotFound, NothingBefore, RequestInvalid
 from core.registry.service import as_id, get_model
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -42,6 +42,35 @@ def put_alias(session: Session, caller: Caller, name: str, model_id: UUID) -> Al
             },
             where=Alias.model_id != put.excluded.model_id,
         )
+    )
+    return get_alias(session, caller, name)
+
+
+def roll_back(session: Session, caller: Caller, name: str) -> Alias:
+    """Point the alias at the model that it pointed to before; once more is the way forth.
+
+    Raises:
+        ModelNotFound: There is no alias of this name.
+        NothingBefore: It has pointed to no other model, or that one was deleted.
+    """
+    before = get_alias(session, caller, name).previous_model_id
+    if before is None:
+        raise NothingBefore(f"name: {name!r} has no model to go back to")
+    get_model(session, caller, before, lock=True)  # as in put_alias
+    # Whoever moves it at the same moment is not undone in part: both columns, or neither.
+    session.execute(
+        update(Alias)
+        .where(
+            Alias.project_id == caller.project_id,
+            Alias.name == name,
+            Alias.previous_model_id == before,
+        )
+        .values(
+            model_id=Alias.previous_model_id,
+            previous_model_id=Alias.model_id,
+            updated_at=func.clock_timestamp(),
+        )
+        .execution_options(synchronize_session=False)
     )
     return get_alias(session, caller, name)
 

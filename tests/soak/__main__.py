@@ -1,6 +1,6 @@
 """`make soak`: the API at twice its capacity, with bad images, callers that leave, and swaps.
 
-Run with: python -m tests.soak [--seconds 600] [--seed 1] [--folder FOLDER]
+Run with: python -m tests.soak [--seconds 600] [--seed 1] [--processes 2] [--folder FOLDER]
 
 Every request must be answered: by what the model says of each image alone, an error for a bad
 image, 429 or 504. The last line is JSON: {"requests": …, "hung": 0, "wrong": 0, "growth_mb": …}
@@ -32,11 +32,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="how long under load")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="of the API")
     parser.add_argument("--folder", type=Path, default=None, help="for data and logs; kept")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
         folder = given.folder or Path(scratch)
-        work = soak(folder / "data", seconds=given.seconds, seed=given.seed, say=say)
+        chosen = {"seconds": given.seconds, "seed": given.seed, "processes": given.processes}
+        work = soak(folder / "data", **chosen, say=say)
         told, faults = asyncio.run(work)
     for fault in faults[:SHOWN]:
         say(fault)
@@ -45,13 +47,13 @@ def main() -> int:
 
 
 async def soak(
-    folder: Path, *, seconds: float, seed: int, say: Callable[[str], None]
+    folder: Path, *, seconds: float, seed: int, say: Callable[[str], None], processes: int = 1
 ) -> tuple[dict[str, float], list[str]]:
     """Start the service and load it: what became of the requests, and what was wrong."""
     say("starting the service")
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
     timeout = httpx2.Timeout(2 * HUNG_SECONDS)
-    with running_service(folder) as service:
+    with running_service(folder, processes=processes) as service:
         async with httpx2.AsyncClient(
             base_url=service.url, limits=limits, timeout=timeout
         ) as client:

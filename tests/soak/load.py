@@ -150,7 +150,7 @@ class Load:
 
     async def _watch(self, tell: Callable[[str], None]) -> None:
         while True:
-            self.tally.resident.append(self._service.process.memory_info().rss)
+            self.tally.resident.append(self._service.resident())
             if len(self.tally.resident) % 10 == 0:
                 counts = dict(sorted(self.tally.outcomes.items()))
                 tell(f"{counts}, {self.tally.resident[-1] / MB:.0f} MB")

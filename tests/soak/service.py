@@ -35,10 +35,15 @@ class Service:
     process: psutil.Process
     models: list[str]
 
+    def resident(self) -> int:
+        """Bytes of memory of its process and of those that this one has started."""
+        family = [self.process, *self.process.children(recursive=True)]
+        return sum(_resident(process) for process in family)
+
 
 @contextmanager
-def running_service(folder: Path) -> Iterator[Service]:
-    """A service in that folder whose limits are soon reached."""
+def running_service(folder: Path, *, processes: int = 1) -> Iterator[Service]:
+    """A service in that folder, of so many API processes, whose limits are soon reached."""
     settings = Settings(
         _env_file=None,
         data_dir=folder,
@@ -48,6 +53,7 @@ def running_service(folder: Path) -> Iterator[Service]:
         inference_queue=64,
         inference_seconds=10,
         max_loaded_models=MODELS - 1,
+        api_processes=processes,
         log_level="warning",
     )
     with claimed_folder(folder) as claimed, Supervisor(claimed) as supervisor:
@@ -67,6 +73,13 @@ def running_service(folder: Path) -> Iterator[Service]:
         child = supervisor.start(api)
         supervisor.wait(child, lambda: is_ready(url), seconds=START_SECONDS)
         yield Service(url, psutil.Process(child.pid), models)
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:  # it ended between the two looks
+        return 0
 
 
 def is_ready(url: str) -> bool:

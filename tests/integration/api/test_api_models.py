@@ -109,11 +109,14 @@ def test_alias_promotes_and_rolls_back(client: TestClient, add_model: Add) -> No
     assert put(two)["previous_model_id"] == one  # again is the same as once
     assert answering() == two
     assert_problem(client.delete(f"/models/{two}"), 409, "live")
-    back = put(one)
-    assert (back["model_id"], back["previous_model_id"]) == (one, two)
-    assert answering() == one
+    for at, before in ((one, two), (two, one), (one, two)):
+        back = client.post("/aliases/live/rollback").json()
+        assert (back["model_id"], back["previous_model_id"]) == (at, before)
+        assert answering() == at
     assert client.delete(f"/models/{two}").status_code == 204
     assert client.get("/aliases").json()[0]["previous_model_id"] is None
+    assert_problem(client.post("/aliases/live/rollback"), 409, "no model to go back to")
+    assert_problem(client.post("/aliases/none/rollback"), 404, "none")
     assert client.delete("/aliases/live").status_code == 204
     body = {"model": "live", "images": [BASE64]}
     assert_problem(client.post("/predict", json=body), 404, "live")

@@ -111,7 +111,10 @@ def test_a_swap_and_the_way_back_fail_no_request_and_mix_none(api: Running, add_
         caller.start()
     try:
         for model in (models[1], models[0], models[1]):
-            sent("PUT", alias, {"model_id": model})
+            if model == models[0]:
+                sent("POST", f"{alias}/rollback", {})
+            else:
+                sent("PUT", alias, {"model_id": model})
             # Every process has followed when it alone has answered many times over.
             until(
                 lambda model=model: {a["model_id"] for a in answers[-40:]} == {model},  # type: ignore[misc]

@@ -98,6 +98,7 @@ def make_world(
                 "webhook_id": hook["id"],
                 "get /models/{model_id}/files/{name} name": "manifest.json",
                 "put /aliases/{name} name": alias,
+                "post /aliases/{name}/rollback name": alias,
                 "delete /aliases/{name} name": alias,
             },
             own=Own(dataset_id, encoder, classifier, alias, ("p0.png", "p1.png")),
