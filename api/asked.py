@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-import numpy as np
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from api.openapi import schema_of
@@ -30,7 +28,8 @@ from core.errors import (
     RequestInvalid,
     TooManyImages,
 )
-from core.images.decoding import decode
+from core.images.decoding import Pixels
+from core.images.reader import ImageReader
 from core.images.recording import image_key, stored_name
 from core.storage.store import BlobStore
 
@@ -145,14 +144,15 @@ def from_base64(text: str, index: int) -> bytes | FewlabelsError:
 
 
 def pixels_of(
-    data: bytes | str | FewlabelsError, settings: Settings, store: BlobStore
-) -> NDArray[np.uint8]:
-    """The decoded image; a string is the key of stored bytes. Raises what is wrong with it."""
+    data: bytes | str | FewlabelsError, reader: ImageReader, store: BlobStore
+) -> Pixels | Callable[[], Pixels]:
+    """The decoded image, or what gives it and may take long; a string is the key of stored bytes.
+
+    Raises what is wrong with it.
+    """
     if isinstance(data, FewlabelsError):
         raise data
-    content = store.get(data) if isinstance(data, str) else data
-    limits = {"max_bytes": settings.max_image_bytes, "max_pixels": settings.max_image_pixels}
-    return decode(content, **limits).pixels_HWC
+    return reader.begin(store.get(data) if isinstance(data, str) else data)
 
 
 async def _of_form(request: Request, body: type[BodyT]) -> Asked[BodyT]:

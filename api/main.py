@@ -59,6 +59,7 @@ from core.db.session import make_engine, session_factory
 from core.exposition import forget_dead
 from core.gathered_log import gathered
 from core.images.pool import DecodePool
+from core.images.reader import ImageReader
 from core.jobs import outbox
 from core.jobs.census import Census
 from core.jobs.queue import CeleryQueue, make_celery
@@ -109,6 +110,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.sessions = session_factory(database)
     app.state.store = open_store(settings.store_url)
     app.state.decoders = DecodePool.from_settings(settings)
+    processes = settings.inference_threads
+    app.state.reader = ImageReader(DecodePool.from_settings(settings, processes=processes))
     app.state.queue = CeleryQueue(make_celery(settings))
     app.state.census = Census(app.state.sessions)
     app.state.lookup = Lookup(app.state.sessions, app.state.store, settings)
@@ -188,6 +191,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = await state.engine
         await engine.close()
         await run_in_threadpool(state.decoders.close)
+        await run_in_threadpool(state.reader.close)
         await state.request_rate.close()
         state.database.dispose()
 

@@ -249,6 +249,10 @@ class ArtifactCorrupt(Unavailable):
     """A model's file does not have the checksum that its manifest states."""
 
 
+class ImageCorrupt(Unavailable):
+    """The blob store does not have the bytes of an image any more, or has others."""
+
+
 class NoRoomForModel(Unavailable):
     """The memory for models has no room for this one."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
@@ -19,16 +18,15 @@ from sqlalchemy.orm import Session, sessionmaker
 from core import tracing
 from core.config import Settings, process_settings
 from core.db.session import make_engine, session_factory
-from core.errors import FewlabelsError, JobCancelled, LeaseLost, StoreUnavailable
+from core.errors import JobCancelled, LeaseLost, StoreUnavailable
 from core.jobs import outbox
 from core.jobs.leases import Claim
 from core.jobs.origin import Origin
 from core.jobs.outages import DATABASE_AWAY, outlast
 from core.jobs.queue import CeleryQueue, make_celery
 from core.jobs.service import fail
-from core.learning.encoders import WeightsUnavailable
 from core.learning.memory import keep_freed_memory
-from core.learning.trainer import Diverged, Stopped
+from core.learning.trainer import Stopped
 from core.stages import STAGES
 from core.stages.context import StageContext
 from core.stages.facts import JobFacts, load_facts
@@ -37,13 +35,12 @@ from core.stages.report import conclude
 from core.storage.store import open_store
 from core.telemetry import bound, configure_logging, logger
 from worker.child import EXIT_AWAY, EXIT_STOPPED
-from worker.death import LESS_MEMORY
+from worker.failure import describe, disk_is_full, named_images
 from worker.memory import go_first
 
 log = logger(__name__)
 WATCH_SECONDS = 0.5
 AWAY = (StoreUnavailable, *DATABASE_AWAY)
-NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 def start(words: Sequence[str]) -> int:
@@ -82,8 +79,10 @@ def main(job_id: UUID, token: int, worker_pid: int, origin: Origin) -> int:
 def _run(
     held: Claim, sessions: sessionmaker[Session], settings: Settings, stop: StopRequest
 ) -> int:
-    def fail_job(code: str, detail: str) -> None:
+    def fail_job(error: Exception) -> None:
+        code, detail = describe(error, data_dir=settings.data_dir)
         with sessions.begin() as session:
+            detail += named_images(session, held.job_id, error)
             fail(session, held.job_id, held.token, code=code, detail=detail)
 
     try:
@@ -96,13 +95,13 @@ def _run(
         log.warning("the job is not held any more", detail=str(error))
         return EXIT_STOPPED
     except Exception as error:
-        if isinstance(error, AWAY) and not _disk_is_full(error):
+        if isinstance(error, AWAY) and not disk_is_full(error):
             log.error("a server is away; the job will be tried again", exc_info=error)
             return EXIT_AWAY
-        code, detail = describe(error)
-        log.error("job failed", code=code, exc_info=error)
+        log.error("job failed", exc_info=error)
+        failure = error
     try:
-        outlast(partial(fail_job, code, detail), seconds=settings.lease_seconds, give_up=stop)
+        outlast(partial(fail_job, failure), seconds=settings.lease_seconds, give_up=stop)
     except DATABASE_AWAY as error:
         log.error("the database is away; the job will be tried again", exc_info=error)
         return EXIT_AWAY
@@ -144,30 +143,6 @@ def _forget(mirror: CheckpointMirror) -> None:
     except (*AWAY, OSError) as error:
         # The job has ended well whatever becomes of them.
         log.warning("checkpoints were not deleted; the sweep will", error=str(error))
-
-
-def describe(error: Exception) -> tuple[str, str]:
-    """A code and words for people."""
-    if isinstance(error, MemoryError) or any(said in str(error).lower() for said in NO_MEMORY):
-        return "OutOfMemory", f"the job needs more memory than there is: {LESS_MEMORY}"
-    if _disk_is_full(error):
-        return "DiskFull", f"a disk is full; make room and retry the job: {error}"
-    if isinstance(error, FewlabelsError):
-        return error.code, str(error)
-    if isinstance(error, Diverged | WeightsUnavailable):
-        return type(error).__name__, str(error)
-    return "InternalError", f"{type(error).__name__}: {error}; the job's log has more"
-
-
-def _disk_is_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return True
-        # What is not written in Python says it in words only.
-        if f"os error {errno.ENOSPC})" in str(error):
-            return True
-        error = error.__cause__
-    return False
 
 
 class StopRequest:

@@ -9,23 +9,30 @@ from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
-import numpy as np
 from fastapi import APIRouter, Query, Request, Response
-from numpy.typing import NDArray
 
 from api.auth import ReadCaller
 from api.dependencies import SettingsDep, StoreDep
 from api.errors import responses
 from api.guard import GuardedRoute
 from api.schemas.augmentations import PreviewQuery
-from core.errors import DatasetNotFound, NotEnoughImages, Overloaded, SpecInvalid
-from core.images.decoding import decode
+from core.errors import (
+    DatasetNotFound,
+    ImageInvalid,
+    ImageTooLarge,
+    NotEnoughImages,
+    Overloaded,
+    SpecInvalid,
+)
+from core.images.decoding import Pixels
+from core.images.reader import ImageReader
 from core.images.recording import image_key
 from core.jobs.previews import LARGEST_IMAGES, PreviewLimits, plan_preview
 from core.storage.store import BlobStore
 
 router = APIRouter(tags=["datasets"], route_class=GuardedRoute)
 
+ERRORS = (DatasetNotFound, NotEnoughImages, SpecInvalid, Overloaded, ImageInvalid, ImageTooLarge)
 PICTURE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "One row an image: first as the network gets it, then its views.",
@@ -45,7 +52,7 @@ PICTURE: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/datasets/{dataset_id}/augmentations",
     response_class=Response,
-    responses={**PICTURE, **responses(DatasetNotFound, NotEnoughImages, SpecInvalid, Overloaded)},
+    responses={**PICTURE, **responses(*ERRORS)},
     summary="A picture of what training does to the images",
 )
 def draw_augmentations(
@@ -85,14 +92,14 @@ def draw_augmentations(
         views=asked.views,
         seed=asked.seed,
     )
-    loads = [partial(_pixels, store, sha256) for sha256 in plan.sha256s]
+    reader: ImageReader = request.app.state.reader
+    loads = [partial(_pixels, store, reader, sha256) for sha256 in plan.sha256s]
     picture: bytes = previews.draw_views(loads, wanted)
     resolved = {name: value for name, value in asdict(plan).items() if name != "sha256s"}
     headers = {"Cache-Control": "private, no-cache", "X-Fewlabels-Plan": json.dumps(resolved)}
     return Response(picture, media_type="image/png", headers=headers)
 
 
-def _pixels(store: BlobStore, sha256: str) -> NDArray[np.uint8]:
-    data = store.get(image_key(sha256))
-    # The upload verified size and pixels; the blob is found by its hash.
-    return decode(data, max_bytes=len(data), max_pixels=2**62).pixels_HWC
+def _pixels(store: BlobStore, reader: ImageReader, sha256: str) -> Pixels:
+    # Refused only where limits are narrower than when the image was uploaded.
+    return reader.read(store.get(image_key(sha256)))

@@ -112,7 +112,7 @@ async def _answers(
         if isinstance(asked.body, PredictIn):
             _require_classifier(source)
         engine = cast("Engine", await state.engine)
-        loads = [partial(pixels_of, sent.data, state.settings, state.store) for sent in asked.sent]
+        loads = [partial(pixels_of, sent.data, state.reader, state.store) for sent in asked.sent]
         return await engine.answer(source, loads, seconds=in_seconds(timeout_ms))
 
     answered = await unless_gone(request, work())

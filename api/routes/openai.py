@@ -90,7 +90,8 @@ async def openai_embeddings(
     async def work() -> Answered:
         source = await request.app.state.lookup.source(caller, body.model)
         engine = cast("Engine", await request.app.state.engine)
-        loads = [partial(pixels_of, image, settings, request.app.state.store) for image in images]
+        state = request.app.state
+        loads = [partial(pixels_of, image, state.reader, state.store) for image in images]
         return await engine.answer(source, loads, seconds=in_seconds(timeout_ms))
 
     answered = await unless_gone(request, work())

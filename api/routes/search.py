@@ -100,7 +100,7 @@ async def _vector_of_upload(
     request: Request, source: ModelSource, data: bytes | FewlabelsError
 ) -> NDArray[np.float32]:
     engine = cast("Engine", await request.app.state.engine)
-    load = partial(pixels_of, data, request.app.state.settings, request.app.state.store)
+    load = partial(pixels_of, data, request.app.state.reader, request.app.state.store)
     [answer] = (await unless_gone(request, engine.answer(source, [load]))).results
     if isinstance(answer, FewlabelsError):
         raise type(answer)(f"image: {answer}")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from core.errors import BlobNotFound, ImageCorrupt
 from core.images.decoding import DECODER_VERSION, decode
 from core.images.recording import image_key
 from core.storage.store import BlobStore
@@ -78,13 +79,38 @@ def _write(
 def decoded(
     store: BlobStore, sha256s: Sequence[str], canvas: Callable[[Pixels], Pixels]
 ) -> Iterator[Pixels]:
-    """The images as canvases in their order, decoded in threads a window ahead."""
+    """The images as canvases in their order, decoded in threads a window ahead.
+
+    Raises:
+        ImageCorrupt: The store does not have the bytes of an image, or has others.
+        StoreUnavailable: It does not answer.
+    """
 
     def load(sha256: str) -> Pixels:
-        data = store.get(image_key(sha256))
-        # The upload verified size and pixels; the blob is found by its hash.
+        data = _bytes_of(store, sha256)
+        # The upload verified size and pixels.
         return canvas(decode(data, max_bytes=len(data), max_pixels=2**62).pixels_HWC)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for start in range(0, len(sha256s), WINDOW):
             yield from pool.map(load, sha256s[start : start + WINDOW])
+
+
+def _bytes_of(store: BlobStore, sha256: str) -> bytes:
+    try:
+        data = store.get(image_key(sha256))
+    except BlobNotFound as error:
+        raise _corrupt(sha256, "are not in the blob store any more") from error
+    # A damaged file may still be an image, of which nobody would see that it is another one.
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise _corrupt(sha256, "in the blob store are damaged, or those of another one")
+    return data
+
+
+def _corrupt(sha256: str, found: str) -> ImageCorrupt:
+    key = image_key(sha256)
+    return ImageCorrupt(
+        f"the bytes of the image with sha256 {sha256} {found}; put {key} back from a backup and "
+        "retry the job, or delete the image and order a new one",
+        problems=[{"sha256": sha256}],
+    )

@@ -31,6 +31,16 @@ class Reference:
         return f"sha256 {self.sha256}" if self.image_id is None else f"image_id {self.image_id}"
 
 
+def names_of(session: Session, dataset_id: UUID, sha256: str, *, most: int = 3) -> list[str]:
+    """Some of the names that an image of the dataset goes by, in their order."""
+    named = (
+        select(ImageName.name)
+        .join(Image, Image.id == ImageName.image_id)
+        .where(Image.dataset_id == dataset_id, Image.sha256 == sha256)
+    )
+    return list(session.scalars(named.order_by(ImageName.name).limit(most)))
+
+
 @dataclass(frozen=True, slots=True)
 class FoundImages:
     """The images of a dataset that references name, by each of the ways."""

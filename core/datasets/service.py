@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 from core import blobs
 from core.auth import Caller
 from core.datasets import removal
-from core.db.models import UNFINISHED, Dataset, Image, ImageName, Job, Label
+from core.db.models import Dataset, Image, ImageName, Job, Label
 from core.db.paging import Page, fetch_page
-from core.errors import DatasetNotFound, ImageNotFound, InUse, NameTaken
+from core.db.unfinished import require_unneeded
+from core.errors import DatasetNotFound, ImageNotFound, NameTaken
 from core.images.recording import image_key
 
 
@@ -157,13 +158,7 @@ def delete_image(session: Session, caller: Caller, image_id: UUID) -> None:
 
 
 def _refuse_while_needed(session: Session, dataset: Dataset) -> None:
-    jobs = session.scalar(
-        select(func.count())
-        .select_from(Job)
-        .where(Job.dataset_id == dataset.id, Job.state.in_(UNFINISHED))
-    )
-    if jobs:
-        raise InUse(f"dataset_id: {jobs} unfinished job(s) need this dataset; cancel them first")
+    require_unneeded(session, Job.dataset_id == dataset.id, "dataset_id: this dataset")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from core.errors import ImageInvalid, ImageTooCostly, ImageTooLarge
 from core.images.colour import conversion
 from core.images.formats import BMP, GIF, JPEG, PNG, SPOKEN, TIFF, WEBP, ImageFormat
-from core.images.headers import Header, check_size, orientation, read_header
+from core.images.headers import PNG_MAGIC, Header, check_size, orientation, read_header
 from core.images.pixels import flattened
 from core.images.signatures import describe
 
@@ -35,6 +35,10 @@ Image.MAX_IMAGE_PIXELS = None
 DECODER_VERSION = 2
 
 Pixels = NDArray[np.uint8]
+
+# Up to which a JPEG or PNG is decoded where time and memory have no other limit: some 50 ms, and
+# as many megabytes.
+ORDINARY_BYTES, ORDINARY_PIXELS, ORDINARY_WORK = 4 * 2**20, 2**22, 2**25
 
 # What Pillow's plug-ins and decoders raise on damaged files; there is no common root. Warnings
 # are in it for processes whose filters turn them into exceptions, AssertionError because plug-ins
@@ -137,15 +141,13 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
         ImageInvalid: Not an image of a format that is read, or truncated or damaged; nothing else
             is raised, whatever the bytes.
     """
-    if len(data) > max_bytes:
-        raise ImageTooLarge(f"the file has {len(data):,} bytes; at most {max_bytes:,} are allowed")
+    check_length(data, max_bytes)
     header = read_header(data, max_pixels=max_pixels)
     if header is None:
         raise ImageInvalid(f"not a {SPOKEN} image: {describe(data[:32])}")
     try:
         stored = _fast_jpeg(data, header) or _with_pillow(data, header, max_pixels)
-        turn = TURNED.get(stored.orientation)
-        pixels_HWC = np.ascontiguousarray(turn(stored.pixels_HWC) if turn else stored.pixels_HWC)
+        pixels_HWC = _as_shown(stored)
         greyscale = _is_greyscale(pixels_HWC)
     except MemoryError as error:
         raise ImageTooCostly(
@@ -157,6 +159,41 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
     height, width, _ = pixels_HWC.shape
     info = ImageInfo(width, height, header.format, stored.mode, greyscale)
     return DecodedImage(pixels_HWC, info)
+
+
+def check_length(data: bytes, max_bytes: int) -> None:
+    """Raise ImageTooLarge when a file has more bytes than it may."""
+    if len(data) > max_bytes:
+        raise ImageTooLarge(f"the file has {len(data):,} bytes; at most {max_bytes:,} are allowed")
+
+
+def decode_ordinary(data: bytes, *, max_pixels: int) -> Pixels | None:
+    """The pixels of a small JPEG or PNG, as `decode` gives them; None for everything else.
+
+    Everything else is whatever may cost a decoder more than its pixels do (many scans, a colour
+    profile, packed texts), has more than 8 bits a sample, or is not sound.
+    """
+    if len(data) > ORDINARY_BYTES or not data.startswith((b"\xff\xd8\xff", PNG_MAGIC)):
+        return None
+    most = min(max_pixels, ORDINARY_PIXELS)
+    try:
+        header = read_header(data, max_pixels=most)
+        if header is None or header.work is None or header.work > ORDINARY_WORK:
+            return None
+        if header.bit_depth > 8:
+            return None
+        if header.format == PNG:
+            stored: _Picture | None = _with_pillow(data, header, most)
+        else:
+            stored = _fast_jpeg(data, header)
+        return None if stored is None else _as_shown(stored)
+    except (ImageInvalid, MemoryError, *DECODER_ERRORS):
+        return None
+
+
+def _as_shown(stored: _Picture) -> Pixels:
+    turn = TURNED.get(stored.orientation)
+    return np.ascontiguousarray(turn(stored.pixels_HWC) if turn else stored.pixels_HWC)
 
 
 def _fast_jpeg(data: bytes, header: Header) -> _Picture | None:

@@ -1,4 +1,4 @@
-"""A process that looks at files, or draws them small: `python -m core.images.inspector`.
+"""A process that looks at files, or decodes or draws them: `python -m core.images.inspector`.
 
 Its standard input is a socket to `core.images.pool`. It has no settings, no database and no
 store, writes no files, and ends when the other side does.
@@ -12,12 +12,14 @@ import resource
 import signal
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from core.errors import ImageInvalid, ImageTooCostly
 from core.images.decoding import decode
 from core.images.drawing import draw
-from core.images.frames import READY, Answer, Drawing, line_of, read_message
+from core.images.frames import READY, Answer, Drawing, Message, Shape, line_of, read_message
 
 OPEN_FILES = 32
 # Verdicts on small files are said together: to wake the other side for each costs more than it.
@@ -39,6 +41,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = socket.socket(fileno=0)
     stream = channel.makefile("rb")
+    _first_to_go()
     _confine(limits.memory_mb)
     channel.sendall(READY)
     while (message := read_message(stream)) is not None:
@@ -50,9 +53,14 @@ def main() -> None:
             # Processor time, so that a busy machine refuses nothing. The signal ends the process
             # in the midst of a decoder, too, where no handler of Python's would run.
             signal.setitimer(signal.ITIMER_PROF, limits.seconds)
-            answer = _answer(data, message.side, limits)
+            answer, pixels = _answer(data, message, limits)
             signal.setitimer(signal.ITIMER_PROF, 0)
             said += line_of(answer)
+            if pixels is not None:
+                channel.sendall(said)
+                channel.sendall(pixels)
+                said.clear()
+                del pixels  # the next file must not find them in memory
         channel.sendall(said)
 
 
@@ -66,6 +74,12 @@ def _limits() -> _Limits:
     return _Limits(given.max_bytes, given.max_pixels, given.seconds, given.memory_mb)
 
 
+def _first_to_go() -> None:
+    # Where the system is out of memory it ends this process, not the one that it works for.
+    with suppress(OSError):  # not Linux
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def _confine(memory_mb: int) -> None:
     bytes_ = memory_mb * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (bytes_, bytes_))
@@ -75,16 +89,21 @@ def _confine(memory_mb: int) -> None:
     gc.freeze()
 
 
-def _answer(data: bytes, side: int, limits: _Limits) -> Answer:
+def _answer(data: bytes, asked: Message, limits: _Limits) -> tuple[Answer, memoryview[int] | None]:
+    """What is said of a file, and its pixels where they are asked for."""
     allowed = {"max_bytes": limits.max_bytes, "max_pixels": limits.max_pixels}
     try:
-        if side:
-            return Drawing(draw(data, side=side, **allowed))
-        return decode(data, **allowed).info
+        if asked.side:
+            return Drawing(draw(data, side=asked.side, **allowed)), None
+        decoded = decode(data, **allowed)
+        if asked.pixels:
+            height, width, _ = decoded.pixels_HWC.shape
+            return Shape(height, width), decoded.pixels_HWC.data.cast("B")
+        return decoded.info, None
     except ImageInvalid as error:
-        return error
+        return error, None
     except MemoryError:  # while the header was read, or the picture drawn
-        return ImageTooCostly("decoding the image needs more memory than it may")
+        return ImageTooCostly("decoding the image needs more memory than it may"), None
 
 
 if __name__ == "__main__":

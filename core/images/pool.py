@@ -10,12 +10,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
+
+import numpy as np
 
 from core.config import Settings, bare_environment
 from core.errors import DecodersUnavailable, ImageInvalid, ImageTooCostly
-from core.images.frames import READY, Answer, Drawing, Message, Verdict, answer_of, packed
+from core.images.decoding import ImageInfo, Pixels
+from core.images.frames import READY, Answer, Drawing, Message, Shape, Verdict, answer_of, packed
 from core.telemetry import logger
 
 log = logger(__name__)
@@ -27,6 +30,8 @@ START_SECONDS = 60.0
 END_SECONDS = 2.0
 # The limit is on processor time. Where a machine is busy that takes longer, but not for ever.
 PATIENCE, PATIENCE_SECONDS = 4.0, 10.0
+# An answer, the pixels in the place of their announcement.
+Said = ImageInfo | ImageInvalid | Drawing | Pixels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +45,7 @@ class DecodeLimits:
 
 
 class DecodePool:
-    """Processes that say what files are, and draw them small; any number of threads may ask.
+    """Processes that say what files are, decode and draw them; any number of threads may ask.
 
     They start when they are first needed. One that a file has ended is replaced.
     """
@@ -56,8 +61,8 @@ class DecodePool:
             self._places.put(None)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> DecodePool:
-        """The pool that the settings ask for."""
+    def from_settings(cls, settings: Settings, *, processes: int | None = None) -> DecodePool:
+        """The pool that the settings ask for; `processes` takes the place of their number."""
         limits = DecodeLimits(
             max_bytes=settings.max_image_bytes,
             max_pixels=settings.max_image_pixels,
@@ -65,7 +70,13 @@ class DecodePool:
             memory_mb=settings.decode_memory_mb,
         )
         wanted = settings.decode_processes
-        return cls(limits, processes=(os.cpu_count() or 1) if wanted == "auto" else wanted)
+        by_setting = (os.cpu_count() or 1) if wanted == "auto" else wanted
+        return cls(limits, processes=processes or by_setting)
+
+    @property
+    def limits(self) -> DecodeLimits:
+        """Of each file."""
+        return self._limits
 
     def inspect(self, files: Sequence[bytes]) -> list[Verdict]:
         """For each file what it is, or why it cannot be used; in order.
@@ -76,7 +87,20 @@ class DecodePool:
         parts = _parts(files, most=-(-len(files) // self._processes))
         messages = map(Message, parts)
         answers = [one for said in self._threads.map(self._ask, messages) for one in said]
-        return [answer for answer in answers if not isinstance(answer, Drawing)]
+        return [answer for answer in answers if isinstance(answer, ImageInfo | ImageInvalid)]
+
+    def pixels(self, data: bytes) -> Pixels:
+        """The image as `decode` gives it: RGB, uint8, height x width x 3.
+
+        Raises:
+            ImageInvalid: It cannot be decoded within the limits.
+            DecodersUnavailable: A process does not start.
+        """
+        (answer,) = self._ask(Message([data], pixels=True))
+        if isinstance(answer, ImageInvalid):
+            raise answer
+        assert isinstance(answer, np.ndarray), "nothing else is taken from a process that decodes"
+        return answer
 
     def draw(self, data: bytes, *, side: int) -> bytes:
         """The image within a square of so many pixels, as WebP.
@@ -98,10 +122,10 @@ class DecodePool:
             if worker := self._places.get():
                 worker.close()
 
-    def _ask(self, message: Message) -> list[Answer]:
+    def _ask(self, message: Message) -> list[Said]:
         worker = self._places.get()
         files = message.files
-        answers: list[Answer] = []
+        answers: list[Said] = []
         most = len(files)
         try:
             while len(answers) < len(files):
@@ -110,7 +134,7 @@ class DecodePool:
                     worker = None
                 worker = worker or _Worker(self._limits)
                 asked = files[len(answers) : len(answers) + most]
-                said = worker.ask(Message(asked, message.side))
+                said = worker.ask(replace(message, files=asked))
                 answers += said
                 if len(said) < len(asked):
                     most = 1  # which of them ended the process shows when each is alone
@@ -178,13 +202,13 @@ class _Worker:
         """Whether it can be asked."""
         return self._process.poll() is None
 
-    def ask(self, message: Message) -> list[Answer]:
+    def ask(self, message: Message) -> list[Said]:
         """Answers in order; fewer where a file ended the process, unless it was the only one."""
-        answers: list[Answer] = []
+        answers: list[Said] = []
         try:
             self._channel.sendall(packed(message))
             while len(answers) < len(message.files):
-                answers.append(self._answer(drawn=message.side > 0))
+                answers.append(self._answer(message))
         except TimeoutError:
             self._end()
             cause = f"did not end in {self._patience:g} s"
@@ -198,11 +222,30 @@ class _Worker:
             answers.append(ImageTooCostly(f"decoding the image {cause}"))
         return answers
 
-    def _answer(self, *, drawn: bool) -> Answer:
-        answer = answer_of(self._line())
-        if not isinstance(answer, ImageInvalid) and isinstance(answer, Drawing) != drawn:
+    def _answer(self, asked: Message) -> Said:
+        answer: Answer = answer_of(self._line())
+        if isinstance(answer, ImageInvalid):
+            return answer
+        wanted = Shape if asked.pixels else Drawing if asked.side else ImageInfo
+        if not isinstance(answer, wanted):
             raise ValueError("the decoding process answers what it was not asked")
-        return answer
+        return self._pixels(answer) if isinstance(answer, Shape) else answer
+
+    def _pixels(self, shape: Shape) -> Pixels:
+        if shape.height * shape.width > self._limits.max_pixels:
+            raise ValueError("the decoding process announces more pixels than an image may have")
+        pixels_HWC = np.empty((shape.height, shape.width, 3), np.uint8)
+        room = pixels_HWC.data.cast("B")
+        have = self._received[: len(room)]
+        self._received = self._received[len(room) :]
+        room[: len(have)] = have
+        room = room[len(have) :]
+        while room:
+            count = self._channel.recv_into(room)
+            if count == 0:
+                raise ConnectionResetError("the decoding process has ended")
+            room = room[count:]
+        return pixels_HWC
 
     def close(self) -> None:
         """End the process, which has nothing to do."""

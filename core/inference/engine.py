@@ -15,7 +15,7 @@ import torch
 from core.config import Settings
 from core.errors import DeadlineExceeded, FewlabelsError, Overloaded
 from core.inference.batcher import Batched, Batcher, shutting_down
-from core.inference.flight import Flight, Load, Timing, depart, timing, together
+from core.inference.flight import Decoding, Flight, Load, Timing, depart, timing, together
 from core.inference.model import Answer, LoadedModel, usable
 from core.inference.runtimes import Placement
 from core.inference.shelf import MB, Served, Shelf
@@ -43,12 +43,8 @@ class Engine:
         self._settings = settings
         # Each pass uses all cores or the whole device: two at once would fight for them.
         self._turn = threading.Lock()
-        self._pool = ThreadPoolExecutor(
-            settings.inference_threads,
-            thread_name_prefix="preprocess",
-            # Images are resized side by side: more threads for one would fight with the passes.
-            initializer=partial(torch.set_num_threads, 1),
-        )
+        threads = settings.inference_threads
+        self._pools = Decoding(_threads(threads, "preprocess"), _threads(threads, "decode-aside"))
         # Serving goes on without a GPU where only the workers have one.
         on_gpu = settings.device != "cpu" and torch.cuda.is_available()
         self._placement = Placement(
@@ -93,8 +89,9 @@ class Engine:
 
         Args:
             source: The model.
-            images: Each gives the decoded pixels (H, W, 3) when it is called. They are called on
-                the engine's few threads, so that only as many large images are in memory at once.
+            images: Each gives the decoded pixels (H, W, 3) when it is called, or what will give
+                them where that may take long. They are called on the engine's few threads, so that
+                only as many large images are in memory at once.
             seconds: How long the caller waits, within what the settings allow.
 
         Raises:
@@ -122,7 +119,7 @@ class Engine:
                 served = await kept.ready()
                 flights = [Flight(load) for load in images]
                 groups = self._settings.inference_threads
-                depart(flights, self._pool, served.model, served.batcher, groups=groups)
+                depart(flights, self._pools, served.model, served.batcher, groups=groups)
                 await together([flight.future for flight in flights])
         spent = timing(flights)
         for step, seconds in STEPS.items():
@@ -148,7 +145,8 @@ class Engine:
     async def close(self) -> None:
         """Stop answering: who waits gets an error, who is being answered an answer."""
         self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pools.ordinary, self._pools.aside):
+            pool.shutdown(wait=False, cancel_futures=True)
         await self._shelf.close()
 
     def _load(self, source: ModelSource) -> LoadedModel:
@@ -157,6 +155,12 @@ class Engine:
     def _batcher(self, model: LoadedModel) -> Batcher[Pixels, Answer]:
         most = self._settings.images_a_pass(model.preprocessing.image_size)
         return Batcher(model.forward, max_batch=most, turn=self._turn)
+
+
+def _threads(count: int, name: str) -> ThreadPoolExecutor:
+    # Images are resized side by side: more threads for one would fight with the passes.
+    one_each = partial(torch.set_num_threads, 1)
+    return ThreadPoolExecutor(count, thread_name_prefix=name, initializer=one_each)
 
 
 async def _ask(served: Served) -> None:

@@ -19,7 +19,9 @@ from core.learning.runtimes import Pixels
 from core.telemetry import logger
 
 log = logger(__name__)
-Load = Callable[[], Pixels]
+Decode = Callable[[], Pixels]
+# Gives the pixels, or, where they may take long, what does so and is to be called aside.
+Load = Callable[[], Pixels | Decode]
 PASSED_ON_SECONDS = 0.001
 ResultT = TypeVar("ResultT")
 
@@ -43,9 +45,20 @@ class Flight:
     pool_seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """Threads that decode: those of ordinary images, and those of images that may take long.
+
+    Who sends the latter keeps nobody else waiting.
+    """
+
+    ordinary: Executor
+    aside: Executor
+
+
 def depart(
     flights: Sequence[Flight],
-    pool: Executor,
+    pools: Decoding,
     model: LoadedModel,
     batcher: Batcher[Pixels, Answer],
     *,
@@ -57,25 +70,37 @@ def depart(
     and not one image; it passes on what it has whenever that took a while. Whatever happens to
     the pool, the futures end.
     """
-    asked = time.perf_counter()
+    preparing = _Preparing(pools, model, batcher, time.perf_counter())
     size = -(-len(flights) // groups)
     for start in range(0, len(flights), size):
-        part = flights[start : start + size]
-        try:
-            job = pool.submit(_prepare, part, model, batcher, asked)
-        except RuntimeError:  # the pool has been shut down
-            _left_behind(part)
-        else:
-            job.add_done_callback(partial(_when_cancelled, part))
+        _hand(flights[start : start + size], pools.ordinary, preparing)
 
 
-def _prepare(
-    flights: Sequence[Flight], model: LoadedModel, batcher: Batcher[Pixels, Answer], asked: float
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Preparing:
+    """What the images of a request have in common on their way to the batcher."""
+
+    pools: Decoding
+    model: LoadedModel
+    batcher: Batcher[Pixels, Answer]
+    asked: float
+
+
+def _hand(flights: Sequence[Flight], pool: Executor, preparing: _Preparing) -> None:
+    try:
+        job = pool.submit(_prepare, flights, preparing)
+    except RuntimeError:  # the pool has been shut down
+        _left_behind(flights)
+    else:
+        job.add_done_callback(partial(_when_cancelled, flights))
+
+
+def _prepare(flights: Sequence[Flight], preparing: _Preparing) -> None:
+    batcher = preparing.batcher
     ready: list[tuple[Pixels, Future[Batched[Answer]]]] = []
     since = time.perf_counter()
     for flight in flights:
-        canvas = _decoded(flight, model, asked)
+        canvas = _decoded(flight, preparing)
         if canvas is not None:
             ready.append((canvas, flight.future))
         if ready and time.perf_counter() - since > PASSED_ON_SECONDS:
@@ -85,14 +110,22 @@ def _prepare(
         batcher.put_all(ready)
 
 
-def _decoded(flight: Flight, model: LoadedModel, asked: float) -> Pixels | None:
-    """The canvas; None: nobody waits for it any more, or he has been told what is wrong."""
+def _decoded(flight: Flight, preparing: _Preparing) -> Pixels | None:
+    """The canvas.
+
+    None: it is decoded aside, nobody waits for it any more, or he has been told what is wrong.
+    """
     if flight.future.cancelled():
         return None
     started = time.perf_counter()
-    flight.pool_seconds = started - asked
+    flight.pool_seconds = started - preparing.asked
     try:
-        canvas = model.preprocessing.canvas(flight.load())
+        loaded = flight.load()
+        if callable(loaded):
+            flight.load = loaded
+            _hand([flight], preparing.pools.aside, preparing)
+            return None
+        canvas = preparing.model.preprocessing.canvas(loaded)
     except FewlabelsError as error:
         fail(flight.future, error)
     except Exception as error:

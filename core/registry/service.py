@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from core.auth import Caller
-from core.db.models import UNFINISHED, Alias, Job, Model
+from core.db.models import Alias, Job, Model
 from core.db.paging import Page, fetch_page
+from core.db.unfinished import require_unneeded
 from core.errors import FileNotInModel, InUse, ModelNotFound, WrongModelKind
 from core.registry.artifact import MANIFEST, ModelSource, file_key, manifest_bytes, stored_files
 from core.storage.store import BlobStore
@@ -133,18 +134,9 @@ def delete_model(session: Session, caller: Caller, model_id: UUID) -> None:
     aliases = session.scalars(select(Alias.name).where(Alias.model_id == model.id)).all()
     if aliases:
         raise InUse(f"model_id: the aliases {', '.join(sorted(aliases))} point to this model")
-    jobs = session.scalar(
-        select(func.count())
-        .select_from(Job)
-        .where(
-            Job.state.in_(UNFINISHED),
-            (Job.needs_id == model.job_id)
-            | (Job.spec["model_id"].astext == str(model.id))
-            | (Job.spec["student_model_id"].astext == str(model.id)),
-        )
-    )
-    if jobs:
-        raise InUse(f"model_id: {jobs} unfinished job(s) need this model; cancel them first")
+    named = (Job.spec[field].astext == str(model.id) for field in ("model_id", "student_model_id"))
+    needs = or_(Job.needs_id == model.job_id, *named)
+    require_unneeded(session, needs, "model_id: this model")
     session.execute(delete(Model).where(Model.id == model.id))
 
 

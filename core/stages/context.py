@@ -115,7 +115,7 @@ class StageContext:
             self._unwritten.extend(metrics)
 
     def tell(self, phase: str, done: int, total: int, **values: float) -> None:
-        """Write how far something is that has no loss, as often and at its end.
+        """Write how far something is that has no loss, as often, when it begins and at its end.
 
         Raises:
             JobCancelled: The job is to stop.
@@ -124,7 +124,8 @@ class StageContext:
         self.phases.enter(phase)
         if self.should_stop():
             raise JobCancelled(f"stopped while {phase}")
-        if self._due(last=done >= total):
+        begins = phase != self._told.get("phase")
+        if self._due(last=begins or done >= total):
             self._record({"phase": phase, "step": done, "steps": total, **values}, [])
 
     def write_rest(self, session: Session) -> None:

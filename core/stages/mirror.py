@@ -160,7 +160,10 @@ class CheckpointMirror:
             try:
                 self._store.fetch(checkpoint_key(row.sha256), archive)
             except BlobNotFound as error:
-                log.error("the copy of a checkpoint is gone", step=row.step, error=str(error))
+                self._give_up(row, f"it is gone: {error}")
+                return
+            if sha256_of(archive) != row.sha256:
+                self._give_up(row, "its bytes are damaged")
                 return
             with tarfile.open(archive) as tar:
                 tar.extractall(unpacked, filter="data")
@@ -169,6 +172,11 @@ class CheckpointMirror:
             target.mkdir(parents=True)
             unpacked.rename(target / f"step-{row.step:012d}")
         log.info("checkpoint fetched", step=row.step, bytes=row.byte_count)
+
+    def _give_up(self, row: JobCheckpoint, why: str) -> None:
+        """Go on from what this machine has, and copy that as soon as there is more."""
+        log.error("a checkpoint cannot be used", step=row.step, reason=why)
+        del self._copied[row.folder]
 
 
 def _latest(folder: Path) -> int:

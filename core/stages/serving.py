@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from core.datasets.cache import decoded
 from core.datasets.snapshot import SnapshotItem
 from core.learning.classifier import Classifier
 from core.learning.encoders import Encoder
@@ -19,6 +20,7 @@ from core.telemetry import logger
 
 log = logger(__name__)
 COMPARED_IMAGES = 16
+EXPORTING, CHOOSING = "exporting", "choosing the runtime"
 
 
 def export(
@@ -34,16 +36,17 @@ def export(
     """
     if not context.settings.export_onnx:
         return {"onnx": {"exported": False, "reason": "FEWLABELS_EXPORT_ONNX is off"}}
-    context.tell("exporting", 0, 1)
+    context.tell(EXPORTING, 0, 1)
     try:
         export_onnx(module, preprocessing, path, classes=classes)
     except NotExportable as error:
         log.warning("the model was not exported as ONNX", reason=str(error))
+        context.tell(EXPORTING, 1, 1)
         return {"onnx": {"exported": False, "reason": str(error)}}
-    return {
-        "onnx": {"exported": True, "reason": None},
-        "runtime": _runtime(context, module, preprocessing, path),
-    }
+    context.tell(CHOOSING, 0, 1)
+    chosen = _runtime(context, module, preprocessing, path)
+    context.tell(CHOOSING, 1, 1)
+    return {"onnx": {"exported": True, "reason": None}, "runtime": chosen}
 
 
 def _runtime(
@@ -61,5 +64,5 @@ def _real_images(context: StageContext, preprocessing: Preprocessing) -> Pixels:
     items: Sequence[SnapshotItem] = context.items()
     items = [item for item in items if item.split != "test"] or items
     step = max(1, len(items) // COMPARED_IMAGES)
-    # In memory: PyTorch does not like arrays that may not be written to.
-    return np.array(context.canvases(items[::step][:COMPARED_IMAGES], preprocessing))
+    sha256s = [item.sha256 for item in items[::step][:COMPARED_IMAGES]]
+    return np.stack(list(decoded(context.store, sha256s, preprocessing.canvas)))

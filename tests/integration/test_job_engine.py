@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -190,8 +191,8 @@ def test_a_stage_that_raises_fails_with_words_and_can_be_retried(engine: Engine)
     data = engine.store.get(key)
     engine.store.delete(key)
     row = engine.wait_for(lost, "failed")
-    assert (row.error_code, row.attempt) == ("BlobNotFound", 1)
-    assert key in (row.error_detail or "")
+    assert (row.error_code, row.attempt) == ("ImageCorrupt", 1)
+    assert re.search(rf"put {key} back .* it is called '\d+\.png'", row.error_detail or "")
     row = engine.wait_for(wild, "failed")
     assert (row.error_code, row.attempt) == ("Diverged", 1)
     assert "smaller learning_rate" in (row.error_detail or "")

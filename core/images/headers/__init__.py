@@ -13,7 +13,7 @@ from core.images.headers.png import PNG_MAGIC, png_header
 from core.images.headers.tiff import tiff_header
 from core.images.headers.webp import webp_header
 
-__all__ = ["Header", "check_size", "orientation", "read_header"]
+__all__ = ["PNG_MAGIC", "Header", "check_size", "orientation", "read_header"]
 
 READERS: tuple[tuple[bytes, Callable[[bytes, int], Header]], ...] = (
     (b"\xff\xd8\xff", jpeg_header),

@@ -28,6 +28,8 @@ class Header:
             first picture.
         corner: Column and row where the decoded picture lies in the whole one.
         inverted: Whether 0 is white in 16-bit greyscale.
+        work: Pixels that a decoder goes over, once for each scan; None where the file has parts
+            beside its pixels that cost time or memory, too, or the format is not judged.
     """
 
     format: ImageFormat
@@ -40,6 +42,7 @@ class Header:
     picture: bytes | None = None
     corner: tuple[int, int] = (0, 0)
     inverted: bool = False
+    work: int | None = None
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -22,8 +22,10 @@ MAX_JUNK = 65_536
 MAX_EXIF_SEGMENTS = 64
 
 # In entropy-coded data 0xFF is followed by 0x00 or a restart marker; anything else is a marker.
+# Of a run of 0xFF the last one counts; to match the whole run would look at each of its bytes
+# once for every one before it, and a file may have millions.
 SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-MARKER = re.compile(rb"\xff+[^\x00\xff]")
+MARKER = re.compile(rb"\xff[^\x00\xff]")
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
@@ -63,8 +65,9 @@ class _Metadata:
 def jpeg_header(data: bytes, max_pixels: int) -> Header:
     """Size, components, orientation and profile; the file has an end mark and few scans."""
     header, scans = jpeg_scans(data, max_pixels)
-    check_scanned(JPEG, scans * header.width * header.height)
-    return header
+    gone_over = scans * header.width * header.height
+    check_scanned(JPEG, gone_over)
+    return header if header.profile else replace(header, work=gone_over)
 
 
 def check_scanned(name: str, pixels: int) -> None:

@@ -10,6 +10,11 @@ from core.images.headers.header import MAX_SEGMENTS, Header, check_size, truncat
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_ORDINARY = frozenset({b"IDAT", b"fdAT", b"fcTL"})
+# Chunks without anything packed but pixels; encoders write some hundred at most.
+PNG_PLAIN = frozenset(
+    b"IHDR PLTE tRNS IDAT IEND gAMA cHRM sRGB sBIT bKGD hIST pHYs tIME tEXt eXIf".split()
+)
+PNG_PLAIN_CHUNKS = 1_000
 
 
 def png_header(data: bytes, max_pixels: int) -> Header:
@@ -20,11 +25,14 @@ def png_header(data: bytes, max_pixels: int) -> Header:
         )
     width, height, depth = struct.unpack_from(">IIB", data, 16)
     check_size(width, height, max_pixels)
-    position, others, animations = 8, 0, 0
+    position, count, others, animations, plain = 8, 0, 0, 0, True
     while position + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, position)
         if name == b"IEND":
-            return Header(format=PNG, width=width, height=height, bit_depth=depth)
+            work = width * height if plain and count < PNG_PLAIN_CHUNKS else None
+            return Header(format=PNG, width=width, height=height, bit_depth=depth, work=work)
+        count += 1
+        plain = plain and name in PNG_PLAIN
         others += name not in PNG_ORDINARY
         if name == b"acTL":
             animations += 1

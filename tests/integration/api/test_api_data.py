@@ -141,7 +141,11 @@ def test_dataset_stays_while_a_job_needs_it(client: TestClient, add_dataset: Add
     assert (job["state"], job["plan"]["batch_size"]) == ("queued", 2)
     assert client.get(job["links"]["snapshot"]).json()["id"] == job["snapshot_id"]
     assert "model" not in job["links"]
-    assert_problem(client.delete(f"/datasets/{dataset_id}"), 409, "1 unfinished job")
+    assert_problem(
+        client.delete(f"/datasets/{dataset_id}"),
+        409,
+        f"1 unfinished job needs it: {job['id']} \\(queued\\)",
+    )
     assert client.post(f"/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
     assert client.post(f"/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
     assert client.delete(f"/datasets/{dataset_id}").status_code == 204

@@ -139,6 +139,8 @@ def lying() -> dict[str, bytes]:
         "jpeg of 200 scans": progressive[:-2] + scan * 200 + b"\xff\xd9",
         "jpeg scans of 49 megapixels": scanned,
         "jpeg of a million segments": b"\xff\xd8\xff\xfe\0\2" + b"\xff\xfe\0\2" * 10**6 + body,
+        "jpeg of fill bytes": b"\xff\xd8" + b"\xff" * 4 * 10**6,
+        "jpeg of fill bytes in its scan": jpeg[:-2] + b"\xff" * 4 * 10**6,
         "jpeg with junk": b"\xff\xd8\xff\xfe\0\2" + bytes(8 * 10**6) + body,
         "jpeg of deep exif": b"\xff\xd8" + exif_segment * 100 + body,
         "jpeg without tables": b"\xff\xd8" + jpeg[jpeg.index(b"\xff\xc0") :],

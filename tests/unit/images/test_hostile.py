@@ -25,15 +25,25 @@ class Reading:
 
 
 @pytest.fixture(scope="module")
-def reading(tmp_path_factory: pytest.TempPathFactory) -> Reading:
-    """All of them, read by one process."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of them, as files."""
     folder = tmp_path_factory.mktemp("hostile")
     for name, (data, _) in FILES.items():
         (folder / name).write_bytes(data)
     for packed in (ARCHIVES, UNREADABLE):
         for name, (data, _) in packed.items():
             (folder / f"{name}.archive").write_bytes(data)
-    command = [sys.executable, "-m", "tests.unit.images.hostile_reader", str(folder)]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reading(folder: Path) -> Reading:
+    """All of them, read by one process."""
+    return read_by_one_process(str(folder))
+
+
+def read_by_one_process(*words: str) -> Reading:
+    command = [sys.executable, "-m", "tests.unit.images.hostile_reader", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return Reading(**json.loads(done.stdout))
@@ -78,3 +88,13 @@ def test_archive_is_refused(reading: Reading, name: str) -> None:
 
 def test_memory_stays_small(reading: Reading) -> None:
     assert reading.peak_mb < MEGABYTES
+
+
+def test_as_the_api_reads_them_for_an_answer(folder: Path) -> None:
+    """The same refusals, for next to nothing of the API's own time and memory."""
+    served = read_by_one_process(str(folder), "served")
+    assert {name: codes for name, (codes, _) in served.found.items()} == {
+        name: [code] for name, (_, code) in FILES.items()
+    }
+    assert max(seconds for _, seconds in served.found.values()) < SECONDS
+    assert served.peak_mb < MEGABYTES

@@ -103,6 +103,33 @@ def test_what_is_further_stays_and_what_is_behind_is_replaced(
         assert state.step == expected
 
 
+@pytest.mark.parametrize("damage", ["cut short", "gone"])
+def test_a_copy_that_cannot_be_used_costs_its_work_and_nothing_more(
+    database: JobsDatabase, store: FolderStore, tmp_path: Path, damage: str
+) -> None:
+    [job_id] = database.chain()
+    held = claim(database, job_id)
+    save(part_of(held, tmp_path / "there"), 5)
+    copy(mirror_of(database, store, held, tmp_path / "there"))
+    [key] = kept(store)
+    path = tmp_path / "blobs" / blobs.CHECKPOINTS / key.split("/")[1][:2] / key.split("/")[1]
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-600])
+
+    mirror = mirror_of(database, store, held, tmp_path / "here")
+    mirror.restore()
+    assert part_of(held, tmp_path / "here").load() is None
+    save(part_of(held, tmp_path / "here"), 2)  # fewer steps than the copy that is lost
+    copy(mirror)
+    last = mirror_of(database, store, held, tmp_path / "elsewhere")
+    last.restore()
+    state = part_of(held, tmp_path / "elsewhere").load()
+    assert state is not None
+    assert state.step == 2
+
+
 def test_a_new_copy_replaces_the_old_one_and_the_end_deletes_it(
     database: JobsDatabase, store: FolderStore, tmp_path: Path
 ) -> None:

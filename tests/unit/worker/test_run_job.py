@@ -1,8 +1,7 @@
-"""What the job's process says of errors, and when it stops."""
+"""When the job's process stops."""
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
@@ -10,49 +9,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-import torch
-from safetensors import SafetensorError
 
-from core.errors import BlobNotFound, StoreUnavailable
-from core.learning.encoders import WeightsUnavailable
-from core.learning.trainer import Diverged
-from worker.run_job import StopRequest, describe
-
-
-def failed_store(cause: OSError) -> StoreUnavailable:
-    error = StoreUnavailable(f"blob folder: put failed: {cause.strerror}")
-    error.__cause__ = cause
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (BlobNotFound("no blob images/0"), "BlobNotFound"),
-        (Diverged("try a smaller learning_rate"), "Diverged"),
-        (WeightsUnavailable("init: put the file there"), "WeightsUnavailable"),
-        (ValueError("odd"), "InternalError"),
-        (MemoryError(), "OutOfMemory"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "OutOfMemory"),
-        (torch.OutOfMemoryError("CUDA out of memory."), "OutOfMemory"),
-        (OSError(errno.ENOSPC, "No space left on device"), "DiskFull"),
-        (
-            # The words of the library when save_file writes to a full disk.
-            SafetensorError(
-                "Error while serializing: I/O error: No space left on device (os error 28)"
-            ),
-            "DiskFull",
-        ),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), "DiskFull"),
-        (failed_store(OSError(errno.ENOSPC, "No space left on device")), "DiskFull"),
-        (failed_store(OSError(errno.EACCES, "Permission denied")), "StoreUnavailable"),
-        (OSError(errno.EACCES, "Permission denied"), "InternalError"),
-    ],
-)
-def test_errors_have_a_code_and_words(error: Exception, code: str) -> None:
-    found, detail = describe(error)
-    assert found == code
-    assert len(detail) > 10
+from worker.run_job import StopRequest
 
 
 @pytest.fixture
