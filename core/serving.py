@@ -54,6 +54,11 @@ class ServingSettings(BaseSettings):
         description="Whether a job ends with writing model.onnx and timing the runtimes: some "
         "seconds, for large encoders half a minute.",
     )
+    export_int8: bool = Field(
+        default=True,
+        description="Whether a classifier is tried in eight bits, too, for /predict alone, and "
+        "served so where its classes and confidences stay the same and time is saved.",
+    )
     inference_seconds: float = Field(
         default=30.0,
         gt=0,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import numpy as np
 import torch
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -21,7 +22,9 @@ from core.learning.onnx_export import export_onnx
 from core.learning.preprocessing import Preprocessing
 from core.learning.runtimes import Probe
 from core.learning.runtimes.eager import eager
-from core.registry.artifact import ONNX, WEIGHTS, ModelSource, publish_files, publish_manifest
+from core.learning.runtimes.int8 import RUNTIME, quantise
+from core.learning.runtimes.onnx import onnxruntime_run
+from core.registry.artifact import INT8, ONNX, WEIGHTS, ModelSource, publish_files, publish_manifest
 from core.storage.store import BlobStore
 
 SIDE = 16
@@ -37,13 +40,15 @@ def publish_tiny_model(
     hidden_dim: int | None = None,
     metrics: dict[str, Any] | None = None,
     exported: bool = False,
+    int8: bool = False,
     encoder: str = "resnet10_tiny",
     side: int = SIDE,
     head_std: float = 0.0,
 ) -> tuple[dict[str, Any], str]:
     """The manifest and its hash of a classifier of these classes, or of an encoder.
 
-    With a `head_std` the classifier tells images apart, which one with a new head does not.
+    With a `head_std` the classifier tells images apart, which one with a new head does not. With
+    `int8` it is exported and answers /predict in eight bits.
     """
     torch.manual_seed(seed)
     architecture = Architecture(
@@ -65,14 +70,20 @@ def publish_tiny_model(
         if isinstance(module, Classifier) and head_std:
             torch.nn.init.normal_(module.head.weight, std=head_std)
         save_weights(module, paths[WEIGHTS])
-        if exported:
+        chosen: dict[str, Any] = {}
+        if exported or int8:
             paths[ONNX] = Path(folder) / ONNX
             export_onnx(module, preprocessing, paths[ONNX], classes=classes)
+            probe = asdict(Probe.of(eager(module, preprocessing), preprocessing))
+            chosen = {"runtime": {"chosen": "onnxruntime", "probe": probe}}
+        if int8:
+            paths[INT8] = Path(folder) / INT8
+            noise = np.random.default_rng(seed).integers(0, 256, (8, side, side, channels))
+            quantise(paths[ONNX], paths[INT8], noise.astype(np.uint8))
+            rounded = onnxruntime_run(paths[INT8], threads=1)
+            probe = asdict(Probe.of(rounded, preprocessing))
+            chosen["runtime"] |= {"predict": RUNTIME, "probe_int8": probe}
         files = publish_files(store, paths)
-    chosen: dict[str, Any] = {}
-    if exported:
-        probe = asdict(Probe.of(eager(module, preprocessing), preprocessing))
-        chosen = {"runtime": {"chosen": "onnxruntime", "probe": probe}}
     facts = {
         **chosen,
         "kind": "classifier" if classes else "encoder",

@@ -113,7 +113,12 @@ async def _answers(
             _require_classifier(source)
         engine = cast("Engine", await state.engine)
         loads = [partial(pixels_of, sent.data, state.reader, state.store) for sent in asked.sent]
-        return await engine.answer(source, loads, seconds=in_seconds(timeout_ms))
+        return await engine.answer(
+            source,
+            loads,
+            seconds=in_seconds(timeout_ms),
+            labels_only=isinstance(asked.body, PredictIn),
+        )
 
     answered = await unless_gone(request, work())
     bad = sum(isinstance(result, FewlabelsError) for result in answered.results)

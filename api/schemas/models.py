@@ -28,7 +28,8 @@ class ModelOut(BaseModel):
         "`student` and their `agreement`; an encoder's has what was probed in training. "
         "`projection` says that the first layers after the encoder were kept. `onnx` says whether "
         "there is a `model.onnx`, or the reason why not; `runtime` what the model is served by, "
-        "with the milliseconds and the differences of all that were tried."
+        "with the milliseconds and the differences of all that were tried; where `runtime.predict` "
+        "is `onnxruntime-int8`, /predict is answered in eight bits and vectors are not."
     )
     created_at: datetime
 

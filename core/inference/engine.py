@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
@@ -57,7 +57,7 @@ class Engine:
         self._shelf = Shelf(
             self._load,
             self._batcher,
-            self._placement.file_of,
+            self._file_of,
             most=settings.max_loaded_models,
             memory_bytes=settings.inference_memory_mb * MB,
             places=settings.inference_queue,
@@ -66,12 +66,15 @@ class Engine:
         self._probe: asyncio.Task[None] | None = None
 
     async def model(self, source: ModelSource) -> LoadedModel:
-        """The model in memory; loaded once, however many ask for it.
+        """The model in memory, for vectors and for classes; loaded once, however many ask for it.
 
         Raises:
             ArtifactCorrupt: Its weights do not have the checksum of the manifest.
             NoRoomForModel: The memory limit has no room for it.
         """
+        if self._placement.apart(source):
+            with self._shelf.held(source, labels_only=True) as kept:
+                await kept.ready()
         with self._shelf.held(source) as kept:
             return (await kept.ready()).model
 
@@ -80,7 +83,12 @@ class Engine:
         self._shelf.pin(model_ids)
 
     async def answer(
-        self, source: ModelSource, images: Sequence[Load], *, seconds: float | None = None
+        self,
+        source: ModelSource,
+        images: Sequence[Load],
+        *,
+        seconds: float | None = None,
+        labels_only: bool = False,
     ) -> Answered:
         """What the model says of images, in their order.
 
@@ -93,6 +101,7 @@ class Engine:
                 them where that may take long. They are called on the engine's few threads, so that
                 only as many large images are in memory at once.
             seconds: How long the caller waits, within what the settings allow.
+            labels_only: The vectors are not looked at, so that they may come from eight bits.
 
         Raises:
             Overloaded: Too many images are on their way to this model.
@@ -106,14 +115,17 @@ class Engine:
         allowed = longest if seconds is None else min(seconds, longest)
         try:
             async with asyncio.timeout(allowed) as time_limit:
-                return await self._answer(source, images)
+                return await self._answer(source, images, labels_only=labels_only)
         except TimeoutError:
             if not time_limit.expired():
                 raise
             raise DeadlineExceeded(f"the model did not answer within {allowed:g} seconds") from None
 
-    async def _answer(self, source: ModelSource, images: Sequence[Load]) -> Answered:
-        with self._shelf.held(source) as kept:
+    async def _answer(
+        self, source: ModelSource, images: Sequence[Load], *, labels_only: bool
+    ) -> Answered:
+        apart = labels_only and self._placement.apart(source)
+        with self._shelf.held(source, labels_only=apart) as kept:
             item_seconds = kept.served.batcher.item_seconds if kept.served else 0.0
             with kept.admission.places(len(images), item_seconds=item_seconds):
                 served = await kept.ready()
@@ -149,8 +161,11 @@ class Engine:
             pool.shutdown(wait=False, cancel_futures=True)
         await self._shelf.close()
 
-    def _load(self, source: ModelSource) -> LoadedModel:
-        return LoadedModel(source, self._placement)
+    def _load(self, source: ModelSource, labels_only: bool) -> LoadedModel:
+        return LoadedModel(source, replace(self._placement, labels_only=labels_only))
+
+    def _file_of(self, source: ModelSource, labels_only: bool) -> str:
+        return replace(self._placement, labels_only=labels_only).file_of(source)
 
     def _batcher(self, model: LoadedModel) -> Batcher[Pixels, Answer]:
         most = self._settings.images_a_pass(model.preprocessing.image_size)

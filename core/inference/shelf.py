@@ -22,6 +22,7 @@ from core.telemetry import logger
 
 log = logger(__name__)
 MB = 2**20
+Key = tuple[UUID, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,15 @@ class Kept:
 
     source: ModelSource
     admission: Admission
+    labels_only: bool = False
     task: asyncio.Task[Served] | None = None
     users: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def key(self) -> Key:
+        """What it is kept under: for classes alone a model may be loaded in another way."""
+        return self.source.model_id, self.labels_only
 
     @property
     def served(self) -> Served | None:
@@ -73,7 +80,8 @@ class Shelf:
     """Models within a number and a memory limit, least recently used first out; on one loop.
 
     Args:
-        load: Makes a model that answers; called on a thread, one at a time.
+        load: Makes a model that answers, for classes alone or for all; called on a thread, one at
+            a time.
         batcher: The batcher of a loaded model.
         file_of: Which file of the artefact it is loaded from.
         most: Models at a time.
@@ -83,9 +91,9 @@ class Shelf:
 
     def __init__(
         self,
-        load: Callable[[ModelSource], LoadedModel],
+        load: Callable[[ModelSource, bool], LoadedModel],
         batcher: Callable[[LoadedModel], Batcher[Pixels, Answer]],
-        file_of: Callable[[ModelSource], str],
+        file_of: Callable[[ModelSource, bool], str],
         *,
         most: int,
         memory_bytes: int,
@@ -97,21 +105,22 @@ class Shelf:
         self._most = most
         self._memory = memory_bytes
         self._places = places
-        self._kept: OrderedDict[UUID, Kept] = OrderedDict()
+        self._kept: OrderedDict[Key, Kept] = OrderedDict()
         self._leaving: set[Kept] = set()
         self._pinned: frozenset[UUID] = frozenset()
         self._loading = asyncio.Lock()  # one at a time, so that what each takes can be measured
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="load")
 
     @contextmanager
-    def held(self, source: ModelSource) -> Iterator[Kept]:
+    def held(self, source: ModelSource, *, labels_only: bool = False) -> Iterator[Kept]:
         """The model, loaded or not, which stays as long as it is held."""
-        kept = self._kept.get(source.model_id)
+        key = source.model_id, labels_only
+        kept = self._kept.get(key)
         if kept is None:
-            kept = self._kept[source.model_id] = Kept(source, Admission(self._places))
+            kept = self._kept[key] = Kept(source, Admission(self._places), labels_only)
             kept.task = asyncio.create_task(self._load(kept))
             kept.task.add_done_callback(partial(self._forget_failed, kept))
-        self._kept.move_to_end(source.model_id)
+        self._kept.move_to_end(key)
         kept.users += 1
         kept.idle.clear()
         try:
@@ -147,7 +156,7 @@ class Shelf:
 
     async def _load(self, kept: Kept) -> Served:
         loop = asyncio.get_running_loop()
-        weights = self._file_of(kept.source)
+        weights = self._file_of(kept.source, kept.labels_only)
         stated = stored_files(kept.source.manifest)[weights].byte_count
         if stated > self._memory:
             raise NoRoomForModel(
@@ -158,7 +167,8 @@ class Shelf:
         await loop.run_in_executor(self._threads, kept.source.fetch, weights)
         async with self._loading:
             await self._make_room(stated)
-            model = await loop.run_in_executor(self._threads, self._load_model, kept.source)
+            load = partial(self._load_model, kept.source, kept.labels_only)
+            model = await loop.run_in_executor(self._threads, load)
             await self._trim(model.byte_count)
         log.info(
             "model loaded",
@@ -191,7 +201,7 @@ class Shelf:
     def _least_needed(self) -> Kept | None:
         candidates = [
             kept
-            for model_id, kept in self._kept.items()
+            for (model_id, _), kept in self._kept.items()
             if kept.served is not None and model_id not in self._pinned
         ]
         idle = (kept for kept in candidates if kept.users == 0)
@@ -201,7 +211,7 @@ class Shelf:
         """Unload a model when its requests are answered; new ones load it again after this."""
         served = kept.served
         assert served is not None
-        del self._kept[kept.source.model_id]
+        del self._kept[kept.key]
         self._leaving.add(kept)
         try:
             if kept.users:
@@ -213,5 +223,5 @@ class Shelf:
 
     def _forget_failed(self, kept: Kept, _: asyncio.Task[Served]) -> None:
         # Whoever comes next tries again; looking at the exception marks it as seen.
-        if kept.served is None and self._kept.get(kept.source.model_id) is kept:
-            del self._kept[kept.source.model_id]
+        if kept.served is None and self._kept.get(kept.key) is kept:
+            del self._kept[kept.key]

@@ -18,6 +18,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 ONNX = "model.onnx"
+INT8 = "model-int8.onnx"
 READ_BYTES = 2**20
 
 

@@ -24,7 +24,6 @@ from core.learning.evaluation import Score, wilson_interval
 from core.learning.heads import ProjectionHead, ProjectionSpec
 from core.learning.preprocessing import Preprocessing
 from core.registry.artifact import (
-    ONNX,
     WEIGHTS,
     compose_manifest,
     file_key,
@@ -83,10 +82,10 @@ def publish(context: StageContext, outcome: Outcome) -> UUID:
         paths = {name: Path(folder) / name for name in modules}
         for name, module in modules.items():
             save_weights(module, paths[name])
-        exported = Path(folder) / ONNX
-        served = export(context, outcome.module, outcome.preprocessing, outcome.classes, exported)
-        if served["onnx"]["exported"]:
-            paths[ONNX] = exported
+        served, exported = export(
+            context, outcome.module, outcome.preprocessing, outcome.classes, Path(folder)
+        )
+        paths |= exported
         files = {name: stored_file(path) for name, path in paths.items()}
         facts = {**_facts(context, outcome), **served}
         manifest, digest = compose_manifest(facts, files)

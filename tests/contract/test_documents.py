@@ -108,7 +108,9 @@ def test_commands_that_are_named_exist(path: Path) -> None:
 @every_document
 def test_settings_that_are_named_exist(path: Path) -> None:
     known = {f"FEWLABELS_{name.upper()}" for name in Settings.model_fields} | CLIENTS
-    assert set(re.findall(r"FEWLABELS_[A-Z_]*[A-Z]", path.read_text(encoding="utf-8"))) <= known
+    assert (
+        set(re.findall(r"FEWLABELS_[A-Z0-9_]*[A-Z0-9]", path.read_text(encoding="utf-8"))) <= known
+    )
 
 
 def test_the_readme_has_the_commands_and_the_picture() -> None:

@@ -216,11 +216,17 @@ def job_engine(postgres_url: str, broker_url: str, folder: Path) -> Iterator[Eng
             database.dispose()
 
 
-def upload_digits(sessions: sessionmaker[Session], store: BlobStore) -> tuple[Caller, UUID]:
-    """Handwritten digits of 8 by 8 pixels, half of them labelled."""
+def upload_digits(
+    sessions: sessionmaker[Session],
+    store: BlobStore,
+    *,
+    images: int = IMAGES,
+    labelled: int = LABELLED,
+) -> tuple[Caller, UUID]:
+    """Handwritten digits of 8 by 8 pixels, the first of them labelled."""
     data = load_digits()
     files = []
-    for number, pixels in enumerate(data.images[:IMAGES]):
+    for number, pixels in enumerate(data.images[:images]):
         buffer = io.BytesIO()
         Pillow.fromarray((pixels * 15).astype(np.uint8)).save(buffer, "PNG")
         files.append(IncomingFile(f"{number}.png", buffer.getvalue()))
@@ -233,11 +239,11 @@ def upload_digits(sessions: sessionmaker[Session], store: BlobStore) -> tuple[Ca
     limit = ImageLimits(max_images=10**6)
     with closing(DecodePool(limits, processes=1)) as decoders:
         report = ingest(sessions, store, dataset.id, files, limits=limit, decoders=decoders)
-    assert report.added == IMAGES
+    assert report.added == images
     with sessions.begin() as session:
         labels = [
             Assignment(number, Reference(file=f"{number}.png"), f"digit {data.target[number]}")
-            for number in range(LABELLED)
+            for number in range(labelled)
         ]
         put_labels(session, caller, dataset, labels, max_classes=10)
         return caller, dataset.id

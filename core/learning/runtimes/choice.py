@@ -83,9 +83,9 @@ def choose(
             runs[name] = run
         except Exception as error:  # noqa: BLE001 — recorded: a runtime that fails is not chosen
             refused[name] = f"{type(error).__name__}: {error}"[:300]
-    full_BHWC = images_NHWC[[row % len(images_NHWC) for row in range(batch)]]
+    inputs = one_and_full(images_NHWC, batch)
     differences = {name: _from_eager(runs[EAGER], run, images_NHWC) for name, run in runs.items()}
-    times = _in_turns(runs, {"one": images_NHWC[:1], "batch": full_BHWC})
+    times = in_turns(runs, inputs)
     candidates = {
         name: Candidate(
             one_ms=round(times[name]["one"], 3),
@@ -108,6 +108,12 @@ def choose(
     )
 
 
+def one_and_full(images_NHWC: Pixels, batch: int) -> dict[str, Pixels]:
+    """What runtimes are timed with: a lone image, and a full batch of repeated ones."""
+    full_BHWC = images_NHWC[[row % len(images_NHWC) for row in range(batch)]]
+    return {"one": images_NHWC[:1], "batch": full_BHWC}
+
+
 def _from_eager(eager: Run, run: Run, images_NHWC: Pixels) -> float:
     """Against PyTorch on the whole batch; each image alone in the runtime, too (TEI #882)."""
     expected = eager(images_NHWC)
@@ -125,8 +131,8 @@ def _row(answers: tuple[Floats, Floats | None], row: int) -> tuple[Floats, Float
     return embedding_BD[alone], None if probabilities_BK is None else probabilities_BK[alone]
 
 
-def _in_turns(runs: Mapping[str, Run], inputs: Mapping[str, Pixels]) -> dict[str, dict[str, float]]:
-    """Milliseconds of each runtime for each input; a busy moment strikes all alike."""
+def in_turns(runs: Mapping[str, Run], inputs: Mapping[str, Pixels]) -> dict[str, dict[str, float]]:
+    """Median milliseconds of each runtime for each input; a busy moment strikes all alike."""
     taken: dict[str, dict[str, list[float]]] = {name: {key: [] for key in inputs} for name in runs}
     for name, run in runs.items():  # kernels of a new shape are made at its first pass
         for pixels in inputs.values():

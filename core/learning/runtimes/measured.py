@@ -13,7 +13,7 @@ import torch
 from core.learning.classifier import Classifier
 from core.learning.encoders import Encoder
 from core.learning.preprocessing import Preprocessing
-from core.learning.runtimes.choice import choose
+from core.learning.runtimes.choice import EAGER, choose
 from core.learning.runtimes.eager import eager
 from core.learning.runtimes.onnx import has_openvino, onnxruntime_run, openvino_run
 from core.learning.runtimes.probe import Probe
@@ -37,13 +37,20 @@ def measured(
         images_NHWC: Canvases of real images.
         batch: Most images that serving will pass at once.
     """
+    runtimes = runtimes_of(module, preprocessing, exported)
+    choice = choose(runtimes, images_NHWC, batch=batch, threads=torch.get_num_threads())
+    return {**choice.to_dict(), "probe": asdict(Probe.of(runtimes[EAGER](), preprocessing))}
+
+
+def runtimes_of(
+    module: Encoder | Classifier, preprocessing: Preprocessing, exported: Path
+) -> dict[str, Callable[[], Run]]:
+    """How each runtime that there is here is made; with as many threads as PyTorch has."""
     threads = torch.get_num_threads()
-    torch_run = eager(module, preprocessing)
     runtimes: dict[str, Callable[[], Run]] = {
-        "eager": lambda: torch_run,
+        EAGER: partial(eager, module, preprocessing),
         "onnxruntime": partial(onnxruntime_run, exported, threads=threads),
     }
     if has_openvino():
         runtimes["openvino"] = partial(openvino_run, exported, threads=threads)
-    choice = choose(runtimes, images_NHWC, batch=batch, threads=threads)
-    return {**choice.to_dict(), "probe": asdict(Probe.of(torch_run, preprocessing))}
+    return runtimes

@@ -53,7 +53,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 def places_taken(app: FastAPI, model_id: UUID) -> int:
     engine: Engine = app.state.engine.result()
-    return engine._shelf._kept[model_id].admission._taken
+    return engine._shelf._kept[model_id, False].admission._taken
 
 
 def test_answers_say_which_model_and_where_the_time_went(
@@ -119,7 +119,7 @@ def test_a_full_queue_is_429_at_once(
     gate.open.set()
     assert client.post("/embed", json=body).status_code == 200
     engine: Engine = app.state.engine.result()
-    monkeypatch.setattr(engine._shelf._kept[classifier].admission, "_places", 3)
+    monkeypatch.setattr(engine._shelf._kept[classifier, False].admission, "_places", 3)
     gate.open.clear()
     gate.begun = threading.Semaphore(0)
     with (
