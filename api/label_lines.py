@@ -21,6 +21,7 @@ from core.errors import LabelsInvalid, RequestInvalid
 
 Lines = list[Assignment | LineProblem]
 EXTRA = "columns too many"
+DELIMITERS = (",", ";", "\t")
 FIELDS = (*REFERENCES, *VALUES)
 
 
@@ -55,7 +56,8 @@ def lines_of_csv(body: bytes) -> Lines:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestInvalid(f"body: CSV must be UTF-8; byte {error.start} is not") from None
-    rows = csv.DictReader(io.StringIO(text, newline=""), restkey=EXTRA)
+    delimiter = _delimiter(text)
+    rows = csv.DictReader(io.StringIO(text, newline=""), restkey=EXTRA, delimiter=delimiter)
     columns = _columns(rows)
     lines: Lines = []
     for row in _rows(rows):
@@ -100,7 +102,7 @@ def _cells(row: dict[str, Any], columns: list[str]) -> dict[str, str]:
     """The cells that are not blank, by the name of their field."""
     if EXTRA in row:
         raise LabelsInvalid(
-            f"more than the {len(columns)} columns of the first line; quote a value with a comma"
+            f"more than the {len(columns)} columns of the first line; quote values with separators"
         )
     if None in row.values():
         raise LabelsInvalid(f"fewer than the {len(columns)} columns of the first line")
@@ -113,6 +115,14 @@ def _cells(row: dict[str, Any], columns: list[str]) -> dict[str, str]:
         )
     exact = {"file", "label"}
     return {name: cell if name in exact else cell.strip() for name, cell in cells.items()}
+
+
+def _delimiter(text: str) -> str:
+    # Spreadsheets write semicolons where the comma stands in numbers. The first line decides, as
+    # no column that is read has any of these in its name.
+    first = text.partition("\n")[0]
+    found = [mark for mark in DELIMITERS if mark in first]
+    return found[0] if found else ","
 
 
 def _columns(rows: csv.DictReader[str]) -> list[str]:

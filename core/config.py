@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,6 +22,11 @@ from core.scheduling import SchedulingSettings
 from core.serving import ServingSettings
 from core.watching import WatchSettings
 
+PREFIX = "FEWLABELS_"
+# Not of the service: the address and key that commands and examples call it with, and what
+# docker-compose.yml reads.
+OF_CLIENTS = frozenset(PREFIX + name for name in ("URL", "API_KEY", "TAG", "PUBLISH"))
+
 
 class Settings(
     AccessSettings,
@@ -33,7 +40,7 @@ class Settings(
     """All settings with their defaults; each one is documented by its description."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FEWLABELS_",
+        env_prefix=PREFIX,
         env_file=".env",
         extra="ignore",
         env_ignore_empty=True,
@@ -242,6 +249,19 @@ def load_settings(**overrides: object) -> Settings:
         raise ConfigurationInvalid("; ".join(lines)) from None
 
 
+def misspelt_settings() -> dict[str, str | None]:
+    """Variables with our prefix that nothing reads, each with the setting that may be meant."""
+    known = [f"{PREFIX}{name}".upper() for name in Settings.model_fields]
+    given = [name for name in os.environ if name.upper().startswith(PREFIX)]
+    with suppress(OSError):
+        lines = Path(".env").read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition("=")[0].removeprefix("export ").strip() for line in lines]
+        given += [name for name in names if name.upper().startswith(PREFIX)]
+    unread = sorted({name.upper() for name in given} - {*known, *OF_CLIENTS})
+    close = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.8) for name in unread}
+    return {name: next(iter(found), None) for name, found in close.items()}
+
+
 @lru_cache(maxsize=1)
 def process_settings() -> Settings:
     """The settings of this process, read once; for entry points that nobody can hand them to."""
@@ -262,13 +282,12 @@ def child_environment(settings: Settings) -> dict[str, str]:
 
     Secrets reach a child this way only: arguments are visible to every user of the machine.
     """
-    prefix = "FEWLABELS_"
-    environment = {name: text for name, text in os.environ.items() if not name.startswith(prefix)}
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
     for name in Settings.model_fields:
         value = getattr(settings, name)
         if value is not None:
             text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-            environment[prefix + name.upper()] = text
+            environment[PREFIX + name.upper()] = text
     # Threads that spin while they wait take the cores from the API and from other jobs.
     environment.setdefault("OMP_WAIT_POLICY", "passive")
     return environment

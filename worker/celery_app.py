@@ -12,7 +12,7 @@ from core.jobs.queue import JOBS_QUEUES, make_celery
 from core.telemetry import configure_logging
 from worker.child import prepare_when_idle, shutting_down
 
-app = make_celery(process_settings())
+app = make_celery(process_settings(), listens=True)
 app.conf.imports = ("worker.tasks",)
 
 

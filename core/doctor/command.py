@@ -13,11 +13,12 @@ from rich.console import Console
 
 from core.config import Settings, load_settings
 from core.doctor.finding import Check, Finding
-from core.doctor.machine import check_device, check_disk, check_memory, check_versions
+from core.doctor.machine import check_device, check_disk, check_memory, check_names, check_versions
 from core.doctor.servers import check_blobs, check_broker, check_database
 from core.errors import ConfigurationInvalid
 
 CHECKS: tuple[Check, ...] = (
+    check_names,
     check_versions,
     check_database,
     check_broker,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from core.config import Settings
+from core.config import Settings, misspelt_settings
 from core.doctor.finding import Finding, Level
 
 GIB = 2**30
@@ -26,6 +26,15 @@ def check_versions(settings: Settings) -> Iterator[Finding]:
     found = ", ".join(f"{name} {version(name)}" for name in NAMED)
     python = f"Python {sys.version.split()[0]} on {platform.system()} {platform.machine()}"
     yield Finding("versions", "ok", f"{python}; {found}")
+
+
+def check_names(settings: Settings) -> Iterator[Finding]:
+    """Every variable with our prefix is a setting: one that is misspelt counts for nothing."""
+    del settings
+    for name, meant in misspelt_settings().items():
+        said = f"{name} is no setting, so it has no effect"
+        remedy = f"is {meant} meant?" if meant else "remove it; .env.example has all settings"
+        yield Finding("settings", "warning", said, remedy)
 
 
 def check_disk(settings: Settings) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from uuid import UUID
 
@@ -13,19 +14,30 @@ from core.config import Settings, required
 JOBS_QUEUES = {"cpu": "jobs-cpu", "gpu": "jobs-gpu"}
 IMPORTS_QUEUE = "imports"
 SWEEPS_QUEUE = "sweeps"
+# A broker that takes connections and says nothing (frozen, cut off) must not hold up requests:
+# each step of sending may take so long, and after a failure none is tried for a while, since the
+# sweep sends what is missing. Who waits for messages bears the silence between two of them.
+SEND_SECONDS, PAUSE_SECONDS = 1.0, 5.0
+LISTENING = {"socket_timeout": 10, "retry_on_timeout": True}
 RUN_JOB = "worker.tasks.run_job"
 RUN_IMPORT = "worker.tasks.run_import"
 SWEEP = "worker.tasks.sweep"
 
 
-def make_celery(settings: Settings) -> Celery:
-    """The Celery application that API and workers share.
+def make_celery(settings: Settings, *, listens: bool = False) -> Celery:
+    """The Celery application of API and workers.
 
     Messages are acknowledged as they arrive: the database, not the broker, knows what is left
     to do, so no visibility timeout can run a long job twice.
+
+    Args:
+        settings: Where the broker is.
+        listens: Whether it waits for messages; others give up soon on a broker that is silent.
     """
     app = Celery("fewlabels", broker=required(settings.broker_url, "FEWLABELS_BROKER_URL"))
     app.conf.update(_configuration(settings))
+    if listens:
+        app.conf.broker_transport_options.update(LISTENING)
     return app
 
 
@@ -51,9 +63,9 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "broker_transport_options": {
             "socket_connect_timeout": 2,
-            "socket_timeout": 10,
+            "socket_timeout": SEND_SECONDS,
             "socket_keepalive": True,
-            "retry_on_timeout": True,
+            "retry_on_timeout": False,
             # A hint is not worth waiting for: a request that cannot send it goes on, and the
             # sweep sends it. Workers reconnect by the settings above, without end.
             "max_retries": 1,
@@ -76,12 +88,13 @@ class CeleryQueue:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._paused_until = 0.0
 
     def send(self, job_id: UUID, device: str) -> None:
         """Tell a worker that has the device about the job, once.
 
         Raises:
-            OSError: The broker does not answer.
+            OSError: The broker does not answer, or did not a moment ago.
         """
         self._send(RUN_JOB, job_id, JOBS_QUEUES[device])
 
@@ -90,11 +103,14 @@ class CeleryQueue:
         self._send(RUN_IMPORT, import_id, IMPORTS_QUEUE)
 
     def _send(self, task: str, wanted: UUID, queue: str) -> None:
+        if time.monotonic() < self._paused_until:
+            raise OSError("the broker does not answer: it did not a moment ago")
         try:
             self._app.send_task(
                 task, args=[str(wanted)], queue=queue, ignore_result=True, retry=False
             )
         except OperationalError as error:
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
             raise OSError(f"the broker does not answer: {error}") from error
 
     def jobs_waiting(self) -> dict[str, int]:

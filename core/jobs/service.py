@@ -26,6 +26,7 @@ from core.errors import (
 from core.jobs import checkpoints, outbox
 from core.jobs.chain import fail_dependants, first_state, retry_dependants, wake_dependants
 from core.jobs.origin import new_origin
+from core.jobs.starts import deleted_start
 from core.jobs.states import FINISHED, RETRYABLE, JobState, move
 from core.quota import hold_project, require_job_room
 
@@ -62,7 +63,7 @@ def create_jobs(
 
     Raises:
         DatasetNotFound: The snapshot's dataset is gone or another project's.
-        SpecInvalid: A needed job has ended without a result.
+        SpecInvalid: A needed job has ended without a result, or its model was deleted.
     """
     get_dataset(session, caller, snapshot.dataset_id, lock=True)
     pipeline_id = uuid4() if len(planned) > 1 else None
@@ -72,6 +73,8 @@ def create_jobs(
         state = first_state(session, needs_id)
         if state is None:
             raise SpecInvalid(f"needs: job {needs_id} has ended without a result; retry it first")
+        if gone := deleted_start(session, caller.project_id, spec={}, needs_id=item.needs_id):
+            raise SpecInvalid(f"needs: {gone}")
         job = _row(snapshot, item, caller, state=state, max_attempts=max_attempts)
         job.pipeline_id, job.needs_id = pipeline_id, needs_id
         session.add(job)
@@ -171,8 +174,8 @@ def retry_job(
 
     Raises:
         JobNotFound: There is none, or it is another project's.
-        JobNotRetryable: It has not ended, ended well, its data is gone, or it needs a job that
-            has ended without a result.
+        JobNotRetryable: It has not ended, ended well, its data or the model that it starts from
+            is gone, or it needs a job that has ended without a result.
         TooManyJobs: The project has as many unfinished jobs as it may have (0: any number).
     """
     job = get_job(session, caller, job_id)
@@ -191,6 +194,8 @@ def retry_job(
             f"job_id: job {job.needs_id}, which this job needs, has ended without a result; "
             "retry that job first"
         )
+    if gone := deleted_start(session, caller.project_id, spec=job.spec, needs_id=job.needs_id):
+        raise JobNotRetryable(f"job_id: {gone}; order a new job")
     require_job_room(session, caller.project_id, wanted=1, most=most_unfinished)
     fresh: dict[str, Any] = {**_FRESH, "attempt": 0, "hinted_at": None, "not_before": None}
     if from_beginning:

@@ -18,6 +18,8 @@ class Run:
     Attributes:
         device: As torch names it.
         on_step: Called after each step.
+        on_end: Called with the steps of a training that has come to its end, those before an
+            interruption included: one that had ended before makes no step to tell of.
         should_stop: Asked after each step.
         checkpoint_dir: Folder of this run alone; the same call on it resumes.
         checkpoint_seconds: Training time between two checkpoints.
@@ -27,6 +29,7 @@ class Run:
 
     device: str = "cpu"
     on_step: Callable[[Progress], None] | None = None
+    on_end: Callable[[int], None] | None = None
     should_stop: Callable[[], bool] | None = None
     checkpoint_dir: Path | None = None
     checkpoint_seconds: float = 60.0
@@ -47,6 +50,7 @@ class Run:
             config,
             device=self.device,
             on_step=self.on_step,
+            on_end=self.on_end,
             should_stop=self.should_stop,
             checkpoint=checkpoint,
         )

@@ -62,6 +62,7 @@ class Trainer:
         config: See `TrainerConfig`.
         device: Where to train.
         on_step: Called after each step, in the first process.
+        on_end: Called in the first process with the steps of a training that has come to its end.
         should_stop: Asked after each step.
         checkpoint: Where to keep the state of the run, and to look for it at the start.
         clock: Seconds from anywhere, for speed and budget.
@@ -73,6 +74,7 @@ class Trainer:
         *,
         device: str = "cpu",
         on_step: Callable[[Progress], None] | None = None,
+        on_end: Callable[[int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         checkpoint: Checkpoint | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -80,6 +82,7 @@ class Trainer:
         self.config = config
         self.device = device
         self.on_step = on_step
+        self.on_end = on_end
         self.should_stop = should_stop
         self.checkpoint = checkpoint
         self.clock = clock
@@ -162,6 +165,8 @@ class _Loop(Generic[Inputs]):
                 result = self._train(feeder.take(self.step))
                 self._after_step(result, feeder.waited)
         self.task.module.eval()
+        if self.world.rank == 0 and self.trainer.on_end:
+            self.trainer.on_end(self.step)
         return Finished(
             steps=self.step,
             epochs=self.step / self.batches.steps_per_epoch,

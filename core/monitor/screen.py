@@ -105,7 +105,8 @@ def numbers_text(job: Job) -> str:
     """Epoch, pace, learning rate and how well the encoder does, as far as they are known."""
     told: dict[str, Any] = dict(job.progress)
     parts = []
-    if told.get("phase") not in (None, "training"):
+    # What has no time left to tell is called by its phase there.
+    if told.get("phase") not in (None, "training", time_text(job)) and not job.ended:
         parts.append(str(told["phase"]))
     if told.get("epoch") is not None:
         of = f" of {told['epochs']:,}" if told.get("epochs") else ""

@@ -84,8 +84,11 @@ def _client(url: str, api_key: str | None) -> ServiceClient:
 def _check(folder: Path, labels: Path | None) -> None:
     if not folder.is_dir():
         raise FolderUnusable(f"{folder}: not a folder")
-    if labels is not None and not labels.is_file():
-        raise FolderUnusable(f"{labels}: not a file")
+    if labels is not None:
+        if not labels.is_file():
+            raise FolderUnusable(f"{labels}: not a file")
+        for _ in _csv_parts(labels):
+            pass  # before a hundred thousand images are sent
 
 
 def _send_folder(

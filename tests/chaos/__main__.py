@@ -30,7 +30,7 @@ from tests.chaos.verdict import Run, attempts_of, run_of, settled, violations
 SHOWN = 30
 MOST_WAITING = 12  # so that mischief meets jobs of all ages
 LEFT_IN_PEACE = 2
-SHORTEST, LONGEST = 0.5, 4.0  # seconds between two deeds
+SHORTEST, LONGEST = 1.0, 6.0  # seconds between two deeds
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ DATA = FACTS | {"core.telemetry", "core.storage", "core.db"}
 EVERYTHING = {"core"}
 ENTRY_POINTS = {
     "core.cli",
+    "core.entry",
     "core.client",
     "core.demo",
     "core.doctor",

@@ -15,6 +15,7 @@ from core.errors import ArchiveTooLarge
 CHUNK = 16 * 1024
 RATIO_COUNTS_FROM = 2**20
 MAX_NAME = 1024
+MAX_READ_NAME = 4 * MAX_NAME  # a character may be composed of several
 JUNK_FOLDERS = frozenset({"__macosx"})
 JUNK_FILES = frozenset({"thumbs.db", "desktop.ini"})
 SEPARATORS = re.compile(r"[/\\]")
@@ -138,7 +139,8 @@ def read_entry(
 
 def shown_name(raw: str) -> str:
     """A name fit to store and to show: NFC, no control characters, no leading `./`."""
-    kept = raw
+    # Normalising puts marks in order, which takes the square of how many follow each other.
+    kept = raw = raw[:MAX_READ_NAME]
     if not (raw.isascii() and raw.isprintable()):  # which is what most names are
         kept = "".join(
             character

@@ -40,7 +40,15 @@ class Phases:
         checkpoints = run.checkpoint_dir
         if checkpoints is not None and folder is not None:
             checkpoints = checkpoints.with_name(f"{checkpoints.name}-{folder}")
-        return replace(run, on_step=self._report(phase), checkpoint_dir=checkpoints)
+        told = self._report(phase)
+        return replace(run, on_step=told, on_end=self._end, checkpoint_dir=checkpoints)
+
+    def _end(self, steps: int) -> None:
+        # A training that had ended before an interruption makes no step when it is resumed, and
+        # the next one has to go on counting after it all the same.
+        self._done = self._before + steps
+        if self._run.on_end is not None:
+            self._run.on_end(self._done)
 
     def _report(self, phase: str | None) -> Callable[[Progress], None]:
         def report(progress: Progress) -> None:

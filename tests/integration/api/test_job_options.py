@@ -133,6 +133,8 @@ def test_a_model_that_a_student_will_start_from_is_kept(
     assert_problem(client.delete(f"/models/{student}"), 409, "1 unfinished job")
     client.post(f"/jobs/{job_id}/cancel").raise_for_status()
     assert client.delete(f"/models/{student}").status_code == 204
+    said = f"the model {student}, which student_model_id names, was deleted"
+    assert_problem(client.post(f"/jobs/{job_id}/retry"), 409, said)
 
 
 def test_a_student_that_sees_other_images(

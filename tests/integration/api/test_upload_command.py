@@ -135,3 +135,31 @@ def test_what_cannot_be_sent_is_said(run: Run, words: list[str], said: str) -> N
 def test_a_folder_without_images(run: Run, name: str, tmp_path: Path) -> None:
     refused = run(write(tmp_path, {"a.txt": b"x"}), "--dataset", name)
     assert (refused.exit_code, "no image files" in refused.output) == (2, True), refused.output
+
+
+def test_names_and_labels_as_people_have_them(
+    client: TestClient, run: Run, name: str, tmp_path: Path
+) -> None:
+    """Umlauts in both of Unicode's forms, one name in two folders, a spreadsheet's separators."""
+    files = {"Größe M8/bild 1.jpg": picture(1), "Größe M10/bild 1.jpg": picture(2)}
+    folder = write(tmp_path / "Fotos Prüfstand", {**files, "u\u0308ber #1%.png": picture(3)})
+    labels = tmp_path / "labels.csv"
+    lines = ["file;label", 'Größe M8/bild 1.jpg;"8; klein"']
+    lines += ["Größe M10/bild 1.jpg;zehn", "über #1%.png;Maß", "bild 1.jpg;welches?"]
+    labels.write_text("\r\n".join(lines), encoding="utf-8-sig")
+    done = run(folder, "--dataset", name, "--labels", labels)
+    assert done.exit_code == 0, done.output
+    assert "3 labels set" in done.output
+    assert "2 images have this name" in done.output
+    assert dataset(client, name)["labels_per_class"] == {"8; klein": 1, "zehn": 1, "Maß": 1}
+
+
+def test_labels_that_cannot_be_read_are_said_before_images_are_sent(
+    client: TestClient, run: Run, name: str, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "images", pictures(2))
+    labels = tmp_path / "labels.csv"
+    labels.write_bytes("file,label\np0.png,Größe\n".encode("latin-1"))
+    refused = run(folder, "--dataset", name, "--labels", labels)
+    assert (refused.exit_code, "CSV must be UTF-8" in refused.output) == (2, True), refused.output
+    assert client.get("/datasets", params={"name": name}).json()["items"] == []

@@ -94,6 +94,21 @@ def test_cells(row: str, image: Reference, label: object, split: object) -> None
     assert (line.image, line.label, line.split) == (image, label, split)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_separators_of_spreadsheets(mark: str, end: str) -> None:
+    rows = (["file", "label"], ["Größe M8/a 1.jpg", "Mutter"], [f'"b{mark}c.png"', '"x,y;z"'])
+    body = "".join(mark.join(row) + end for row in rows)
+    one, two = lines_of_csv(f"\ufeff{body}".encode())
+    assert one == Assignment(2, Reference(file="Größe M8/a 1.jpg"), "Mutter")
+    assert two == Assignment(3, Reference(file=f"b{mark}c.png"), "x,y;z")
+
+
+def test_a_comma_in_the_first_line_is_the_separator() -> None:
+    (line,) = lines_of_csv(b"file,label,a;b\nx;y.png,bolt,\n")
+    assert line == Assignment(2, Reference(file="x;y.png"), "bolt")
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [

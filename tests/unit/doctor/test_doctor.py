@@ -142,3 +142,16 @@ def test_wrong_settings_are_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path:
     [finding] = command.examine(None)
     assert (finding.name, finding.level) == ("settings", "failure")
     assert "FEWLABELS_PORT" in finding.said
+
+
+def test_a_misspelt_setting_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEWLABELS_LEASE_SECOND", "5")
+    monkeypatch.setenv("FEWLABELS_API_KEY", "of those who call")
+    (tmp_path / ".env").write_text("# FEWLABELS_OLD=1\nFEWLABELS_SWEEP_SECONDS=5\nFEWLABELS_X=1\n")
+    found = list(machine.check_names(settings(tmp_path)))
+    assert [(one.level, one.said.split()[0]) for one in found] == [
+        ("warning", "FEWLABELS_LEASE_SECOND"),
+        ("warning", "FEWLABELS_X"),
+    ]
+    assert found[0].remedy == "is FEWLABELS_LEASE_SECONDS meant?"

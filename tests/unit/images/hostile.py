@@ -260,6 +260,10 @@ def archives() -> dict[str, tuple[bytes, set[str]]]:
         "absolute names": (named_tar("/etc/a.png", "C:\\a.png", "\\\\host\\a"), {UNSAFE}),
         "names with NUL": (tar_of({"a\0b.png": b"text", "good.png": GOOD}), {INVALID}),
         "overlapping entries": (overlapping_zip(5), {INVALID}),
+        "a name of half a million marks": (
+            tar_of({"a" + "\u0301\u0327" * 250_000: b"text", "good.png": GOOD}),
+            {INVALID},
+        ),
     }
 
 

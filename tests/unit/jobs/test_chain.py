@@ -7,6 +7,7 @@ import time
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import delete
 
 from core.datasets.service import create_dataset, delete_dataset
 from core.db.models import Model
@@ -207,6 +208,19 @@ def test_no_retry_without_the_data(database: JobsDatabase) -> None:
         delete_dataset(session, database.caller, dataset_id)
     with pytest.raises(JobNotRetryable, match="deleted"):
         retry(database, job_id)
+
+
+def test_nothing_starts_from_the_model_of_a_job_that_was_deleted(database: JobsDatabase) -> None:
+    [first] = database.chain()
+    end_well(database, first)
+    [second] = database.chain(needs=first)
+    cancel(database, second)
+    with database.sessions.begin() as session:
+        session.execute(delete(Model).where(Model.job_id == first))
+    with pytest.raises(JobNotRetryable, match=f"the model of job {first}, .* was deleted"):
+        retry(database, second)
+    with pytest.raises(SpecInvalid, match=f"needs: the model of job {first}, .* was deleted"):
+        database.chain(needs=first)
 
 
 @pytest.mark.parametrize("well", [True, False])

@@ -127,15 +127,18 @@ def test_the_sweep_does_not_flood_a_long_queue(database: JobsDatabase) -> None:
 
 
 @contextmanager
-def deaf_port() -> Iterator[int]:
-    """A port that refuses connections."""
+def deaf_port(*, frozen: bool) -> Iterator[int]:
+    """A port that refuses connections, or takes them and never says a word."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
+        if frozen:
+            bound.listen(20)
         yield bound.getsockname()[1]
 
 
-def test_celery_without_a_broker_raises_what_the_outbox_expects() -> None:
-    with deaf_port() as port:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_celery_without_a_broker_raises_what_the_outbox_expects(frozen: bool) -> None:
+    with deaf_port(frozen=frozen) as port:
         url = SecretStr(f"redis://127.0.0.1:{port}/0")
         app = make_celery(Settings(broker_url=url, _env_file=None))
         queue = CeleryQueue(app)
@@ -143,5 +146,17 @@ def test_celery_without_a_broker_raises_what_the_outbox_expects() -> None:
             started = time.monotonic()
             with pytest.raises(OSError, match="broker does not answer"):
                 call()
-            assert time.monotonic() - started < 3, "requests wait for this"
+            assert time.monotonic() - started < 6, "requests wait for this"
+        app.close()
+
+
+def test_after_a_failure_no_request_waits_for_the_broker_for_a_while() -> None:
+    with deaf_port(frozen=False) as port:
+        url = SecretStr(f"redis://127.0.0.1:{port}/0")
+        app = make_celery(Settings(broker_url=url, _env_file=None))
+        queue = CeleryQueue(app)
+        with pytest.raises(OSError, match=str(port)):
+            queue.send(A, "cpu")
+        with pytest.raises(OSError, match="a moment ago"):
+            queue.send_import(B)
         app.close()

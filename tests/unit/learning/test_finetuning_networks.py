@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,32 @@ def test_trials_and_training_resume_from_checkpoints_of_their_own(
     resumed = run(Run(checkpoint_dir=folder))
     wanted = undisturbed.classifier.state_dict()
     assert all(torch.equal(wanted[k], v) for k, v in resumed.classifier.state_dict().items())
+
+
+def _reached(told: list[tuple[int, float]], count: int) -> bool:
+    return len(told) >= count
+
+
+def test_a_training_counts_on_after_one_that_had_ended_before_an_interruption(
+    digits: Drawn, preprocessing: Preprocessing, encoder: Encoder, tmp_path: Path
+) -> None:
+    images, targets = of_each(digits, 10)
+    told: list[tuple[int, float]] = []
+
+    def run(settings: Run) -> None:
+        finetune(images, targets, encoder, NETWORK, preprocessing, class_count=10, run=settings)
+
+    def note(progress: Progress) -> None:
+        told.append((progress.step, progress.metrics["learning_rate"]))
+
+    run(Run(on_step=note))
+    undisturbed = dict(told)
+    assert sorted(undisturbed) == list(range(1, len(told) + 1))
+    for after in range(1, len(undisturbed)):  # in the trial, at its end, in the training
+        told.clear()
+        folder = tmp_path / str(after) / "checkpoint"
+        stopped = partial(_reached, told, after)
+        with pytest.raises(Stopped):
+            run(Run(on_step=note, should_stop=stopped, checkpoint_dir=folder))
+        run(Run(on_step=note, checkpoint_dir=folder))
+        assert dict(told) == undisturbed  # steps that no checkpoint holds are made again
