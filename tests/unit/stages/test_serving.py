@@ -123,9 +123,8 @@ def test_a_trained_classifier_is_published_in_eight_bits_and_served_so(
 
 
 @pytest.mark.usefixtures("any_time")
-def test_without_images_to_compare_by_it_says_so(desk: Desk) -> None:
+def test_images_without_labels_are_compared_where_labels_are_few(desk: Desk) -> None:
     context = desk.taken(**{**TRAINED, "epochs": 1}, validation=0.01)
-    desk.settings.export_int8 = True
     model = desk.published(context, run_finetune(context))
     candidate = model.manifest["runtime"]["candidates"][RUNTIME]
     # Some labels, too few for an accuracy; the images without labels are there.
