@@ -68,6 +68,10 @@ def world(
     parameters = {"dataset_id": dataset_id, "job_id": job_id, "model_id": model_id}
     hook = client.post("/webhooks", json={"url": "https://example.com/hook"}).json()
     parameters["webhook_id"] = hook["id"]
+    for pointed in (add_model(), model_id):  # so that there is one to go back to
+        put = client.put("/aliases/rolled", json={"model_id": str(pointed)})
+        assert put.is_success, put.text
+    parameters["post /aliases/{name}/rollback name"] = "rolled"
     return World(parameters, Own(dataset_id=dataset_id), frozenset())
 
 
