@@ -23,19 +23,25 @@ PLENTY = {"cpu": 10**9, "gpu": 10**9}  # hints in the broker: none was lost
 
 
 @contextmanager
-def fresh_database(postgres_url: str) -> Iterator[str]:
-    """URL of a migrated database that is dropped at the end."""
-    name = f"jobs_{uuid4().hex}"
+def empty_database(postgres_url: str) -> Iterator[str]:
+    """URL of a database without a table, which is dropped at the end."""
+    name = f"test_{uuid4().hex}"
     server = make_url(postgres_url)
     plain = server.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
         try:
-            url = server.set(database=name).render_as_string(hide_password=False)
-            upgrade(url)
-            yield url
+            yield server.set(database=name).render_as_string(hide_password=False)
         finally:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def fresh_database(postgres_url: str) -> Iterator[str]:
+    """URL of a migrated database that is dropped at the end."""
+    with empty_database(postgres_url) as url:
+        upgrade(url)
+        yield url
 
 
 @dataclass

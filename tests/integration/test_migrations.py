@@ -9,13 +9,14 @@ from uuid import uuid4
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, inspect, make_url, text
+from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from core.db import session
 from core.db.models import Project
 from core.db.session import downgrade, upgrade
 from core.images.formats import FORMATS
+from tests.jobs_database import empty_database
 
 SHA = "a" * 64
 IDS = {name: str(uuid4()) for name in ("project", "other", "dataset", "image", "job", "model")}
@@ -23,14 +24,8 @@ IDS = {name: str(uuid4()) for name in ("project", "other", "dataset", "image", "
 
 @pytest.fixture(scope="module")
 def url(postgres_url: str) -> Iterator[str]:
-    name = f"migrations_{uuid4().hex}"
-    server = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
+    with empty_database(postgres_url) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, inspect, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
 from core.db.session import migration_config, upgrade
+from tests.jobs_database import empty_database
 
 # The last that was written before there was a service to keep running.
 LAST_BEFORE = "0006"
@@ -94,14 +94,8 @@ def revisions() -> list[Script]:
 
 @pytest.fixture(scope="module")
 def url(postgres_url: str) -> Iterator[str]:
-    name = f"upgrades_{uuid4().hex}"
-    server = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
+    with empty_database(postgres_url) as url:
+        yield url
 
 
 def test_each_migration_keeps_what_older_code_uses(url: str) -> None:

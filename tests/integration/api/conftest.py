@@ -10,16 +10,15 @@ from uuid import UUID, uuid4
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.orm import Session
 
 from api.main import create_app
 from core import auth
 from core.config import Settings
-from core.db.session import upgrade
 from core.db.table import Table
 from tests.integration.api.leaks import LogWatch, watching
 from tests.integration.api.problems import pictures
+from tests.jobs_database import fresh_database
 from tests.tiny_models import CLASSES, record_tiny_model
 
 LIMITS = {
@@ -53,16 +52,8 @@ def log_watch(tmp_path_factory: pytest.TempPathFactory, embedded: Settings) -> I
 @pytest.fixture(scope="module")
 def database_url(postgres_url: str) -> Iterator[str]:
     """A migrated database of its own."""
-    name = f"api_{uuid4().hex}"
-    server = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
-    upgrade(url)
-    yield url
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
+    with fresh_database(postgres_url) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

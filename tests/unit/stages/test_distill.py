@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 import torch
-from sqlalchemy.orm import Session, sessionmaker
 
-from core.auth import Caller
-from core.config import Settings
 from core.datasets.snapshot import SnapshotItem
-from core.db.models import Dataset, Model
-from core.db.session import make_engine, session_factory
+from core.db.models import Dataset
 from core.errors import SpecInvalid
-from core.jobs import leases
 from core.jobs.plan import DataFacts, Parent, plan_distill
-from core.jobs.submission import submit
 from core.learning.augmentations import PRESETS
 from core.learning.classifier import Classifier
-from core.stages.context import StageContext
 from core.stages.distill import config_of, run_distill, train_targets
-from core.stages.facts import load_facts
-from core.storage.store import BlobStore, open_store
-from tests.integration.job_engine import IMAGES, upload_digits
-from tests.jobs_database import fresh_database
-from tests.tiny_models import SIDE, publish_tiny_model
+from tests.integration.job_engine import IMAGES
+from tests.tiny_models import SIDE
+from tests.unit.stages.desk import Desk
 
 DIGITS = tuple(f"digit {number}" for number in range(10))
 DATA = DataFacts(
@@ -39,83 +28,22 @@ DATA = DataFacts(
 TEACHER = Parent("classifier", "resnet18", 32, 3, "small", classes=("bolt", "nut"))
 
 
-@dataclass
-class Project:
+class Project(Desk):
     """A data set of digits, and models that jobs have left behind."""
 
-    sessions: sessionmaker[Session]
-    store: BlobStore
-    settings: Settings
-    caller: Caller
-    dataset_id: UUID
-
     def job(self, stage: str, **options: Any) -> UUID:
-        spec = {"stage": stage, "dataset_id": str(self.dataset_id), **options}
-        with self.sessions.begin() as session:
-            [job] = submit(session, self.caller, spec, store=self.store, settings=self.settings)
-            return job.id
+        return self.order(stage=stage, **options)
 
-    def model(
-        self,
-        *,
-        classes: tuple[str, ...] = (),
-        channels: int = 1,
-        seed: int = 0,
-        hidden_dim: int | None = None,
-        metrics: dict[str, Any] | None = None,
-    ) -> UUID:
-        """An untrained model, as if a job had made it."""
-        job_id, model_id = self.job("pretrain", encoder="resnet10_tiny", batch_size=32), uuid4()
-        manifest, digest = publish_tiny_model(
-            self.store,
-            classes=classes,
-            channels=channels,
-            seed=seed,
-            hidden_dim=hidden_dim,
-            metrics=metrics,
-        )
-        with self.sessions.begin() as session:
-            session.add(
-                Model(
-                    id=model_id,
-                    project_id=self.caller.project_id,
-                    job_id=job_id,
-                    kind=manifest["kind"],
-                    manifest=manifest,
-                    manifest_sha256=digest,
-                )
-            )
-        return model_id
-
-    def context(self, job_id: UUID) -> StageContext:
-        with self.sessions.begin() as session:
-            held = leases.claim(session, job_id, worker="w", lease_seconds=600)
-            assert held is not None
-            facts = load_facts(session, job_id)
-        return StageContext(
-            facts,
-            held,
-            sessions=self.sessions,
-            store=self.store,
-            settings=self.settings,
-            should_stop=lambda: False,
-        )
+    def model(self, **options: Any) -> UUID:
+        """An untrained model of one channel, as if a job had made it."""
+        job_id = self.job("pretrain", encoder="resnet10_tiny", batch_size=32)
+        return self.add_untrained(job_id, **{"channels": 1, **options})
 
 
 @pytest.fixture(scope="module")
 def project(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    with fresh_database(postgres_url) as url:
-        folder: Path = tmp_path_factory.mktemp("project")
-        settings = Settings(data_dir=folder, device="cpu", export_onnx=False, _env_file=None)
-        store = open_store(settings.store_url)
-        store.prepare()
-        engine = make_engine(url)
-        try:
-            sessions = session_factory(engine)
-            caller, dataset_id = upload_digits(sessions, store)
-            yield Project(sessions, store, settings, caller, dataset_id)
-        finally:
-            engine.dispose()
+    with Project.opened(postgres_url, tmp_path_factory.mktemp("project")) as project:
+        yield project
 
 
 def test_a_plan_becomes_a_configuration() -> None:

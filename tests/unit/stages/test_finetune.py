@@ -4,97 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 import pytest
 import torch
-from sqlalchemy import select
 
-from core.config import Settings
-from core.db.models import Dataset, Model
-from core.db.session import make_engine, session_factory
-from core.jobs import leases
-from core.jobs.submission import submit
 from core.learning.classifier import Classifier
 from core.learning.finetuning import FinetuneConfig, network
 from core.learning.finetuning.supervised import train_supervised
 from core.stages.baseline import config_again
 from core.stages.context import StageContext
-from core.stages.facts import load_facts
 from core.stages.finetune import run_finetune
 from core.stages.labelled import labelled_images
 from core.stages.outcome import publish
 from core.stages.pretrain import run_pretrain
-from core.storage.store import open_store
-from tests.integration.job_engine import upload_digits
-from tests.jobs_database import fresh_database
+from tests.unit.stages.desk import Desk
 
 TINY: dict[str, Any] = {"encoder": "resnet10_tiny", "image_size": 8}
 SHORT: dict[str, Any] = {"epochs": 1, "batch_size": 16}
 
 
-class Desk:
-    """Takes jobs on a data set of digits and runs them."""
+class Finetuning(Desk):
+    """Runs finetuning jobs."""
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.settings = Settings(data_dir=folder, device="cpu", export_onnx=False, _env_file=None)
-        self.store = open_store(self.settings.store_url)
-        self.store.prepare()
-        self.engine = make_engine(url)
-        self.sessions = session_factory(self.engine)
-        self.caller, self.dataset_id = upload_digits(self.sessions, self.store)
-
-    def take(self, *, split: float = 0.0, **options: Any) -> StageContext:
+    def take(self, *, split: float = 0.0, **spec: Any) -> StageContext:
         """A job on the digits with these shares in the validation and test splits."""
-        spec = {"dataset_id": str(self.dataset_id), **options}
-        with self.sessions.begin() as session:
-            dataset = session.get_one(Dataset, self.dataset_id)
-            dataset.validation_fraction = dataset.test_fraction = split
-            session.flush()
-            [job] = submit(session, self.caller, spec, store=self.store, settings=self.settings)
-            job_id = job.id
-        with self.sessions.begin() as session:
-            held = leases.claim(session, job_id, worker="w", lease_seconds=600)
-            assert held is not None
-            facts = load_facts(session, job_id)
-        return StageContext(
-            facts,
-            held,
-            sessions=self.sessions,
-            store=self.store,
-            settings=self.settings,
-            should_stop=lambda: False,
-        )
+        self.split(validation=split, test=split)
+        return super().take(**spec)
 
     def finetune(self, **options: Any) -> tuple[UUID, dict[str, Any]]:
         """The model's id and its manifest, read back from the database."""
         context = self.take(stage="finetune", **options)
         model_id = publish(context, run_finetune(context))
-        with self.sessions.begin() as session:
-            manifest = session.scalars(select(Model.manifest).where(Model.id == model_id)).one()
-        return model_id, manifest
+        return model_id, self.manifest(model_id)
 
 
 @pytest.fixture(scope="module")
-def desk(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with fresh_database(postgres_url) as url:
-        desk = Desk(url, tmp_path_factory.mktemp("desk"))
-        try:
-            yield desk
-        finally:
-            desk.engine.dispose()
+def desk(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finetuning]:
+    with Finetuning.opened(postgres_url, tmp_path_factory.mktemp("desk")) as desk:
+        yield desk
 
 
 @pytest.fixture(scope="module")
-def encoder_id(desk: Desk) -> UUID:
+def encoder_id(desk: Finetuning) -> UUID:
     context = desk.take(stage="pretrain", **TINY, epochs=2, batch_size=32, projection_dim=12)
     return publish(context, run_pretrain(context))
 
 
-def test_held_out_labels_give_every_figure(desk: Desk, encoder_id: UUID) -> None:
+def test_held_out_labels_give_every_figure(desk: Finetuning, encoder_id: UUID) -> None:
     _, manifest = desk.finetune(model_id=str(encoder_id), method="linear", layer="encoder")
     metrics, classes = manifest["metrics"], manifest["classes"]
     assert (metrics["method"], metrics["layer"]) == ("linear", "encoder")
@@ -114,7 +73,7 @@ def test_held_out_labels_give_every_figure(desk: Desk, encoder_id: UUID) -> None
     assert [c["method"] for c in metrics["candidates"]] == ["linear"]
 
 
-def test_splits_take_the_place_of_held_out_labels(desk: Desk, encoder_id: UUID) -> None:
+def test_splits_take_the_place_of_held_out_labels(desk: Finetuning, encoder_id: UUID) -> None:
     _, manifest = desk.finetune(model_id=str(encoder_id), split=0.15, baseline=True, **SHORT)
     metrics = manifest["metrics"]
     assert metrics["cross_validation"] is None
@@ -132,7 +91,7 @@ def test_splits_take_the_place_of_held_out_labels(desk: Desk, encoder_id: UUID) 
 
 
 def test_a_layer_of_the_projection_head_is_served_with_the_classifier(
-    desk: Desk, encoder_id: UUID
+    desk: Finetuning, encoder_id: UUID
 ) -> None:
     model_id, manifest = desk.finetune(
         model_id=str(encoder_id), method="prototype", layer="projection"
@@ -144,7 +103,7 @@ def test_a_layer_of_the_projection_head_is_served_with_the_classifier(
     assert loaded.module.forward_features(torch.zeros(1, 1, 8, 8)).shape == (1, 128)
 
 
-def test_the_baseline_answers_the_same_labels(desk: Desk, encoder_id: UUID) -> None:
+def test_the_baseline_answers_the_same_labels(desk: Finetuning, encoder_id: UUID) -> None:
     _, manifest = desk.finetune(
         model_id=str(encoder_id), method="linear", layer="encoder", baseline=True, **SHORT
     )
@@ -156,7 +115,7 @@ def test_the_baseline_answers_the_same_labels(desk: Desk, encoder_id: UUID) -> N
 
 
 def test_a_budget_is_shared_by_all_networks_of_the_job(
-    desk: Desk, encoder_id: UUID, monkeypatch: pytest.MonkeyPatch
+    desk: Finetuning, encoder_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shares: list[float | None] = []
     real = train_supervised
@@ -175,7 +134,7 @@ def test_a_budget_is_shared_by_all_networks_of_the_job(
     assert shares == pytest.approx([3.0] * 2)
 
 
-def test_statistics_of_the_channels_are_not_those_of_test_images(desk: Desk) -> None:
+def test_statistics_of_the_channels_are_not_those_of_test_images(desk: Finetuning) -> None:
     context = desk.take(stage="finetune", method="full", **TINY, **SHORT, split=0.3)
     found = run_finetune(context).preprocessing
     labelled = labelled_images(context, found, sorted(context.job.class_names))
@@ -184,7 +143,7 @@ def test_statistics_of_the_channels_are_not_those_of_test_images(desk: Desk) -> 
     assert found.mean != pytest.approx([labelled.images_NHWC.mean() / 255])
 
 
-def test_from_scratch(desk: Desk) -> None:
+def test_from_scratch(desk: Finetuning) -> None:
     _, manifest = desk.finetune(method="full", **TINY, **SHORT, calibrate=False)
     metrics = manifest["metrics"]
     assert manifest["parent"] is None
@@ -205,7 +164,9 @@ def test_a_part_of_the_labels_compares_heads_anew() -> None:
     assert (asked.method, asked.layer) == ("linear", "auto"), "the layer is chosen anew, too"
 
 
-def test_a_classifier_is_finetuned_again_from_its_encoder(desk: Desk, encoder_id: UUID) -> None:
+def test_a_classifier_is_finetuned_again_from_its_encoder(
+    desk: Finetuning, encoder_id: UUID
+) -> None:
     classifier_id, _ = desk.finetune(
         model_id=str(encoder_id), method="linear", layer="projection", calibrate=False
     )
@@ -223,7 +184,7 @@ def test_a_classifier_is_finetuned_again_from_its_encoder(desk: Desk, encoder_id
 
 
 def test_held_out_labels_that_the_encoder_knows_come_with_a_warning(
-    desk: Desk, encoder_id: UUID
+    desk: Finetuning, encoder_id: UUID
 ) -> None:
     full_id, manifest = desk.finetune(model_id=str(encoder_id), method="full", **SHORT)
     assert manifest["metrics"]["knows_labels"]

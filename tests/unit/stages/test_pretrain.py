@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,21 +13,15 @@ import torch
 from sqlalchemy import select
 
 from core.config import Settings
-from core.db.models import Job, Model
-from core.db.session import make_engine, session_factory
+from core.db.models import Job
 from core.errors import ModelNotFound
-from core.jobs import leases
-from core.jobs.submission import submit
 from core.learning.encoders import IMAGENET_STATISTICS, Encoder
 from core.learning.onnx_export import NotExportable
 from core.stages.context import StageContext
-from core.stages.facts import load_facts
 from core.stages.outcome import publish
 from core.stages.pretrain import run_pretrain
-from core.storage.store import open_store
-from tests.integration.job_engine import IMAGES, upload_digits
-from tests.jobs_database import fresh_database
-from tests.tiny_models import publish_tiny_model
+from tests.integration.job_engine import IMAGES
+from tests.unit.stages.desk import Desk
 
 TINY: dict[str, Any] = {
     "encoder": "resnet10_tiny",
@@ -58,76 +51,28 @@ PLANNED_AT_FIRST = (
 )
 
 
-class Desk:
-    """Takes jobs on a data set of digits and gives them to whoever runs them."""
+class Pretraining(Desk):
+    """Takes small pre-training jobs."""
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.settings = Settings(data_dir=folder, device="cpu", export_onnx=False, _env_file=None)
-        self.store = open_store(self.settings.store_url)
-        self.store.prepare()
-        self.engine = make_engine(url)
-        self.sessions = session_factory(self.engine)
-        self.caller, self.dataset_id = upload_digits(self.sessions, self.store)
-
-    def take(self, **options: Any) -> StageContext:
-        spec = {"stage": "pretrain", "dataset_id": str(self.dataset_id), **TINY, **options}
-        with self.sessions.begin() as session:
-            [job] = submit(session, self.caller, spec, store=self.store, settings=self.settings)
-            job_id = job.id
-        with self.sessions.begin() as session:
-            held = leases.claim(session, job_id, worker="w", lease_seconds=600)
-            assert held is not None
-            facts = load_facts(session, job_id)
-        return StageContext(
-            facts,
-            held,
-            sessions=self.sessions,
-            store=self.store,
-            settings=self.settings,
-            should_stop=lambda: False,
-        )
-
-    def manifest(self, model_id: UUID) -> dict[str, Any]:
-        with self.sessions.begin() as session:
-            return session.scalars(select(Model.manifest).where(Model.id == model_id)).one()
-
-    def add_classifier(self, job_id: UUID) -> UUID:
-        """An untrained one, as if this job had made it."""
-        manifest, digest = publish_tiny_model(self.store, classes=("a", "b"))
-        model_id = uuid4()
-        with self.sessions.begin() as session:
-            session.add(
-                Model(
-                    id=model_id,
-                    project_id=self.caller.project_id,
-                    job_id=job_id,
-                    kind=manifest["kind"],
-                    manifest=manifest,
-                    manifest_sha256=digest,
-                )
-            )
-        return model_id
+    def take(self, **spec: Any) -> StageContext:
+        return super().take(**{"stage": "pretrain", **TINY, **spec})
 
 
 @pytest.fixture(scope="module")
-def desk(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with fresh_database(postgres_url) as url:
-        desk = Desk(url, tmp_path_factory.mktemp("desk"))
-        try:
-            yield desk
-        finally:
-            desk.engine.dispose()
+def desk(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pretraining]:
+    with Pretraining.opened(postgres_url, tmp_path_factory.mktemp("desk")) as desk:
+        yield desk
 
 
 @pytest.fixture(scope="module")
-def first(desk: Desk) -> UUID:
+def first(desk: Pretraining) -> UUID:
     """A model from random weights."""
     context = desk.take(augmentation_strength=0.5)
     context.settings = desk.settings.model_copy(update={"export_onnx": True})
     return publish(context, run_pretrain(context))
 
 
-def test_a_model_is_stored_with_its_projection_head(desk: Desk, first: UUID) -> None:
+def test_a_model_is_stored_with_its_projection_head(desk: Pretraining, first: UUID) -> None:
     manifest = desk.manifest(first)
     assert manifest["kind"] == "encoder"
     assert manifest["architecture"]["stem"] == "small"
@@ -151,7 +96,9 @@ def test_a_model_is_stored_with_its_projection_head(desk: Desk, first: UUID) -> 
     assert 0 < report["knn_chance"] < 0.5
 
 
-def test_the_runtime_is_chosen_among_those_with_the_same_answers(desk: Desk, first: UUID) -> None:
+def test_the_runtime_is_chosen_among_those_with_the_same_answers(
+    desk: Pretraining, first: UUID
+) -> None:
     manifest = desk.manifest(first)
     assert manifest["onnx"] == {"exported": True, "reason": None}
     runtime = manifest["runtime"]
@@ -167,7 +114,7 @@ def test_the_runtime_is_chosen_among_those_with_the_same_answers(desk: Desk, fir
 
 
 def test_what_cannot_be_exported_is_a_model_all_the_same(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Pretraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise NotExportable("no operator for this")
@@ -180,7 +127,7 @@ def test_what_cannot_be_exported_is_a_model_all_the_same(
     assert "model.onnx" not in manifest["files"]
 
 
-def test_the_next_stage_gets_both(desk: Desk, first: UUID) -> None:
+def test_the_next_stage_gets_both(desk: Pretraining, first: UUID) -> None:
     loaded = desk.take().load_model(first)
     assert isinstance(loaded.module, Encoder)
     assert loaded.projection is not None
@@ -190,12 +137,12 @@ def test_the_next_stage_gets_both(desk: Desk, first: UUID) -> None:
         assert loaded.projection(features_BD).shape == (3, 12)
 
 
-def test_a_model_that_is_not_there(desk: Desk) -> None:
+def test_a_model_that_is_not_there(desk: Pretraining) -> None:
     with pytest.raises(ModelNotFound, match="model_id"):
         desk.take().load_model(uuid4())
 
 
-def test_a_run_goes_on_from_a_model(desk: Desk, first: UUID) -> None:
+def test_a_run_goes_on_from_a_model(desk: Pretraining, first: UUID) -> None:
     without = dict.fromkeys(("encoder", "image_size"))
     context = desk.take(
         **without, model_id=str(first), optimizer="sgd", learning_rate=1e-9, weight_decay=0
@@ -214,7 +161,7 @@ def test_a_run_goes_on_from_a_model(desk: Desk, first: UUID) -> None:
 
 @pytest.mark.parametrize(("use_labels", "looked_at"), [(False, "train"), (True, "validation")])
 def test_labels_that_attract_are_not_looked_at(
-    desk: Desk, use_labels: bool, looked_at: str
+    desk: Pretraining, use_labels: bool, looked_at: str
 ) -> None:
     context = desk.take(use_labels=use_labels, epochs=1)
     items = context.items()
@@ -228,7 +175,7 @@ def test_labels_that_attract_are_not_looked_at(
     assert outcome.metrics["processes"] == 1
 
 
-def test_a_plan_of_an_older_version_still_runs(desk: Desk) -> None:
+def test_a_plan_of_an_older_version_still_runs(desk: Pretraining) -> None:
     context = desk.take(epochs=1)
     plan = {name: context.job.plan[name] for name in PLANNED_AT_FIRST}
     context.job = dataclasses.replace(context.job, plan=plan)
@@ -237,7 +184,7 @@ def test_a_plan_of_an_older_version_still_runs(desk: Desk) -> None:
     assert outcome.architecture.stem == "small"
 
 
-def test_imagenet_weights_come_with_their_statistics(desk: Desk) -> None:
+def test_imagenet_weights_come_with_their_statistics(desk: Pretraining) -> None:
     context = desk.take(epochs=1)
     items = context.items()
     measured, images = context.new_preprocessing(items)
@@ -258,14 +205,14 @@ def test_imagenet_weights_come_with_their_statistics(desk: Desk) -> None:
     [("auto", 32, 1), (1, 32, 1), (2, 32, 2), (3, 32, 2), (8, 21, 7), (4, 4, 2), (2, 2, 1)],
 )
 def test_processes_share_a_batch_evenly(
-    desk: Desk, wanted: int | str, batch: int, found: int
+    desk: Pretraining, wanted: int | str, batch: int, found: int
 ) -> None:
     context = desk.take(epochs=1)
     context.settings = Settings(training_processes=wanted, _env_file=None)
     assert context.processes(batch) == found
 
 
-def test_two_processes_train_a_model(desk: Desk) -> None:
+def test_two_processes_train_a_model(desk: Pretraining) -> None:
     context = desk.take(epochs=1)
     context.settings = context.settings.model_copy(update={"training_processes": 2})
     outcome = run_pretrain(context)

@@ -40,29 +40,24 @@ from core.stages.finetune import run_finetune
 from core.stages.outcome import publish
 from core.stages.report import conclude
 from tests.integration.job_engine import IMAGES, LABELLED
-from tests.jobs_database import fresh_database
-from tests.unit.stages.test_finetune import TINY, Desk
+from tests.unit.stages.test_finetune import TINY, Finetuning
 
 
 @pytest.fixture(scope="module")
-def desk(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with fresh_database(postgres_url) as url:
-        desk = Desk(url, tmp_path_factory.mktemp("desk"))
-        try:
-            yield desk
-        finally:
-            desk.engine.dispose()
+def desk(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finetuning]:
+    with Finetuning.opened(postgres_url, tmp_path_factory.mktemp("desk")) as desk:
+        yield desk
 
 
 @pytest.fixture(scope="module")
-def classifier_id(desk: Desk) -> UUID:
+def classifier_id(desk: Finetuning) -> UUID:
     context = desk.take(
         stage="finetune", **TINY, method="full", epochs=1, batch_size=16, calibrate=False, split=0.2
     )
     return publish(context, run_finetune(context))
 
 
-def report(desk: Desk, context: StageContext) -> dict[str, Any]:
+def report(desk: Finetuning, context: StageContext) -> dict[str, Any]:
     run = run_embed if context.job.stage == "embed" else run_evaluate
     assert conclude(context, run(context)) is None
     with desk.sessions.begin() as session:
@@ -72,7 +67,7 @@ def report(desk: Desk, context: StageContext) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def embedded_report(desk: Desk, classifier_id: UUID) -> dict[str, Any]:
+def embedded_report(desk: Finetuning, classifier_id: UUID) -> dict[str, Any]:
     return report(desk, desk.take(stage="embed", model_id=str(classifier_id), index="hnsw"))
 
 
@@ -82,7 +77,7 @@ def sample(session: Session, model_id: UUID) -> tuple[UUID, Any]:
 
 
 def test_every_image_gets_the_vector_that_serving_gives(
-    desk: Desk, classifier_id: UUID, embedded_report: dict[str, Any]
+    desk: Finetuning, classifier_id: UUID, embedded_report: dict[str, Any]
 ) -> None:
     assert embedded_report["vectors"] == embedded_report["embedded"] == IMAGES
     assert embedded_report["unusable"] == embedded_report["there_before"] == 0
@@ -100,7 +95,7 @@ def test_every_image_gets_the_vector_that_serving_gives(
 
 
 def test_the_index_is_used_and_its_recall_is_measured(
-    desk: Desk, classifier_id: UUID, embedded_report: dict[str, Any]
+    desk: Finetuning, classifier_id: UUID, embedded_report: dict[str, Any]
 ) -> None:
     index = embedded_report["index"]
     assert index["kind"] == "hnsw"
@@ -136,7 +131,7 @@ def test_the_index_is_used_and_its_recall_is_measured(
 
 
 def test_an_image_is_nearest_to_itself_and_filters_hold(
-    desk: Desk, classifier_id: UUID, embedded_report: dict[str, Any]
+    desk: Finetuning, classifier_id: UUID, embedded_report: dict[str, Any]
 ) -> None:
     vectors = VectorSet(classifier_id)
     with desk.sessions.begin() as session:
@@ -162,7 +157,7 @@ def test_an_image_is_nearest_to_itself_and_filters_hold(
 
 
 def test_a_second_run_embeds_what_is_missing_only(
-    desk: Desk, classifier_id: UUID, embedded_report: dict[str, Any]
+    desk: Finetuning, classifier_id: UUID, embedded_report: dict[str, Any]
 ) -> None:
     with desk.sessions.begin() as session:
         some = select(Embedding.image_id).limit(30)
@@ -172,7 +167,7 @@ def test_a_second_run_embeds_what_is_missing_only(
     assert body["index"]["recall_at_10"] > 0.95, "new vectors are in the index"
 
 
-def test_who_has_lost_the_job_records_nothing(desk: Desk, classifier_id: UUID) -> None:
+def test_who_has_lost_the_job_records_nothing(desk: Finetuning, classifier_id: UUID) -> None:
     with desk.sessions.begin() as session:
         session.execute(delete(Embedding).where(Embedding.model_id == classifier_id))
     context = desk.take(stage="embed", model_id=str(classifier_id))
@@ -188,7 +183,7 @@ def test_who_has_lost_the_job_records_nothing(desk: Desk, classifier_id: UUID) -
 
 
 def test_an_evaluation_has_every_figure_with_and_without_what_was_trained_on(
-    desk: Desk, classifier_id: UUID
+    desk: Finetuning, classifier_id: UUID
 ) -> None:
     body = report(desk, desk.take(stage="evaluate", model_id=str(classifier_id), split=0.2))
     assert body["evaluated"] == body["all"]["total"] == LABELLED
@@ -208,7 +203,9 @@ def test_an_evaluation_has_every_figure_with_and_without_what_was_trained_on(
     assert body["unseen"]["correct"] == manifest["metrics"]["test"]["correct"]
 
 
-def test_classes_that_the_model_does_not_know_are_listed(desk: Desk, classifier_id: UUID) -> None:
+def test_classes_that_the_model_does_not_know_are_listed(
+    desk: Finetuning, classifier_id: UUID
+) -> None:
     with desk.sessions.begin() as session:
         dataset = session.get_one(Dataset, desk.dataset_id)
         foreign = [
@@ -222,7 +219,7 @@ def test_classes_that_the_model_does_not_know_are_listed(desk: Desk, classifier_
     assert counted == pytest.approx(body["all"]["correct"] / (LABELLED + 4))
 
 
-def test_orders_that_make_no_sense_are_refused(desk: Desk, classifier_id: UUID) -> None:
+def test_orders_that_make_no_sense_are_refused(desk: Finetuning, classifier_id: UUID) -> None:
     def order(**spec: Any) -> str:
         asked = {"dataset_id": str(desk.dataset_id), **spec}
         with desk.sessions.begin() as session:
@@ -239,7 +236,7 @@ def test_orders_that_make_no_sense_are_refused(desk: Desk, classifier_id: UUID) 
         order(stage="finetune", needs=embedding)
 
 
-def test_vectors_and_index_go_with_the_model(desk: Desk) -> None:
+def test_vectors_and_index_go_with_the_model(desk: Finetuning) -> None:
     context = desk.take(stage="finetune", **TINY, method="full", epochs=1, batch_size=16)
     other = publish(context, run_finetune(context))
     report(desk, desk.take(stage="embed", model_id=str(other), index="hnsw"))

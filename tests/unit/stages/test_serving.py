@@ -11,63 +11,30 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from core.config import Settings
-from core.db.models import Dataset, Model
-from core.db.session import make_engine, session_factory
+from core.db.models import Model
 from core.inference.model import LoadedModel
 from core.inference.runtimes import Placement
-from core.jobs import leases
-from core.jobs.submission import submit
 from core.learning.runtimes import int8
 from core.learning.runtimes.int8 import RUNTIME
 from core.learning.runtimes.onnx import onnxruntime_run
 from core.registry.artifact import INT8, ONNX
 from core.registry.service import source_of
 from core.stages.context import StageContext
-from core.stages.facts import load_facts
 from core.stages.finetune import run_finetune
 from core.stages.outcome import Outcome, publish
 from core.stages.pretrain import run_pretrain
-from core.storage.store import open_store
-from tests.integration.job_engine import upload_digits
-from tests.jobs_database import fresh_database
+from tests.unit.stages.desk import Desk
 
 TINY: dict[str, Any] = {"encoder": "resnet10_tiny", "image_size": 8, "batch_size": 32}
 TRAINED: dict[str, Any] = {**TINY, "stage": "finetune", "method": "full", "epochs": 6}
 
 
-class Desk:
+class Publishing(Desk):
     """Runs jobs on digits, most of them labelled, and ends them as models."""
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.settings = Settings(data_dir=folder, device="cpu", _env_file=None)
-        self.store = open_store(self.settings.store_url)
-        self.store.prepare()
-        self.engine = make_engine(url)
-        self.sessions = session_factory(self.engine)
-        self.caller, self.dataset_id = upload_digits(
-            self.sessions, self.store, images=1200, labelled=900
-        )
-
     def taken(self, *, validation: float = 0.15, **options: Any) -> StageContext:
-        spec = {"dataset_id": str(self.dataset_id), **options}
-        with self.sessions.begin() as session:
-            session.get_one(Dataset, self.dataset_id).validation_fraction = validation
-            session.flush()
-            [job] = submit(session, self.caller, spec, store=self.store, settings=self.settings)
-            job_id = job.id
-        with self.sessions.begin() as session:
-            held = leases.claim(session, job_id, worker="w", lease_seconds=600)
-            assert held is not None
-            facts = load_facts(session, job_id)
-        return StageContext(
-            facts,
-            held,
-            sessions=self.sessions,
-            store=self.store,
-            settings=self.settings,
-            should_stop=lambda: False,
-        )
+        self.split(validation=validation, test=0.15)
+        return self.take(**options)
 
     def published(self, context: StageContext, outcome: Outcome) -> Model:
         model_id: UUID = publish(context, outcome)
@@ -78,13 +45,12 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with fresh_database(postgres_url) as url:
-        desk = Desk(url, tmp_path_factory.mktemp("desk"))
-        try:
-            yield desk
-        finally:
-            desk.engine.dispose()
+def desk(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Publishing]:
+    folder: Path = tmp_path_factory.mktemp("desk")
+    with Publishing.opened(
+        postgres_url, folder, export_onnx=True, images=1200, labelled=900
+    ) as desk:
+        yield desk
 
 
 @pytest.fixture
@@ -95,7 +61,7 @@ def any_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("any_time")
 def test_a_trained_classifier_is_published_in_eight_bits_and_served_so(
-    desk: Desk, tmp_path: Path
+    desk: Publishing, tmp_path: Path
 ) -> None:
     context = desk.taken(**TRAINED)
     model = desk.published(context, run_finetune(context))
@@ -123,7 +89,7 @@ def test_a_trained_classifier_is_published_in_eight_bits_and_served_so(
 
 
 @pytest.mark.usefixtures("any_time")
-def test_images_without_labels_are_compared_where_labels_are_few(desk: Desk) -> None:
+def test_images_without_labels_are_compared_where_labels_are_few(desk: Publishing) -> None:
     context = desk.taken(**{**TRAINED, "epochs": 1}, validation=0.01)
     model = desk.published(context, run_finetune(context))
     candidate = model.manifest["runtime"]["candidates"][RUNTIME]
@@ -132,7 +98,7 @@ def test_images_without_labels_are_compared_where_labels_are_few(desk: Desk) -> 
     assert candidate["fidelity"]["images"] >= 200
 
 
-def test_a_setting_leaves_it_out_and_an_encoder_has_none(desk: Desk) -> None:
+def test_a_setting_leaves_it_out_and_an_encoder_has_none(desk: Publishing) -> None:
     context = desk.taken(**TINY, stage="pretrain", epochs=1)
     encoder = desk.published(context, run_pretrain(context))
     assert RUNTIME not in encoder.manifest["runtime"]["candidates"]
