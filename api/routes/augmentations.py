@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
@@ -27,7 +28,7 @@ from core.errors import (
 from core.images.decoding import Pixels
 from core.images.reader import ImageReader
 from core.images.recording import image_key
-from core.jobs.previews import LARGEST_IMAGES, PreviewLimits, plan_preview
+from core.jobs.previews import LARGEST_IMAGES, PreviewLimits, PreviewPlan, plan_preview
 from core.storage.store import BlobStore
 
 router = APIRouter(tags=["datasets"], route_class=GuardedRoute)
@@ -82,6 +83,15 @@ def draw_augmentations(
         plan = plan_preview(
             session, caller, dataset_id, options, limits=limits, device=settings.planning_device
         )
+    reader: ImageReader = request.app.state.reader
+    loads = [partial(_pixels, store, reader, sha256) for sha256 in plan.sha256s]
+    picture = _drawn(plan, asked, loads)
+    resolved = {name: value for name, value in asdict(plan).items() if name != "sha256s"}
+    headers = {"Cache-Control": "private, no-cache", "X-Fewlabels-Plan": json.dumps(resolved)}
+    return Response(picture, media_type="image/png", headers=headers)
+
+
+def _drawn(plan: PreviewPlan, asked: PreviewQuery, loads: Sequence[Callable[[], Pixels]]) -> bytes:
     # By name and here: importing this module must not load PyTorch.
     previews = importlib.import_module("core.inference.previews")
     wanted = previews.Asked(
@@ -92,12 +102,8 @@ def draw_augmentations(
         views=asked.views,
         seed=asked.seed,
     )
-    reader: ImageReader = request.app.state.reader
-    loads = [partial(_pixels, store, reader, sha256) for sha256 in plan.sha256s]
     picture: bytes = previews.draw_views(loads, wanted)
-    resolved = {name: value for name, value in asdict(plan).items() if name != "sha256s"}
-    headers = {"Cache-Control": "private, no-cache", "X-Fewlabels-Plan": json.dumps(resolved)}
-    return Response(picture, media_type="image/png", headers=headers)
+    return picture
 
 
 def _pixels(store: BlobStore, reader: ImageReader, sha256: str) -> Pixels:

@@ -78,14 +78,7 @@ async def openai_embeddings(
 ) -> OpenAIEmbeddingsOut:
     """As `/embed`, but one bad image refuses the request: the shape has no place for it."""
     settings: Settings = request.app.state.settings
-    given = [body.input] if isinstance(body.input, str) else body.input
-    check_count(len(given), settings)
-    for index, uri in enumerate(given):
-        if not uri.startswith("data:"):
-            raise RequestInvalid(
-                f"input.{index}: found {uri[:40]!r}; a data: URI of an image is needed"
-            )
-    images = [from_base64(uri, index) for index, uri in enumerate(given)]
+    images = _images(body, settings)
 
     async def work() -> Answered:
         source = await request.app.state.lookup.source(caller, body.model)
@@ -110,3 +103,14 @@ async def openai_embeddings(
         data.append(OpenAIEmbedding(index=index, embedding=embedding))
     usage = OpenAIUsage(prompt_tokens=len(data), total_tokens=len(data))
     return OpenAIEmbeddingsOut(model=str(answered.model.model_id), data=data, usage=usage)
+
+
+def _images(body: OpenAIEmbeddingsIn, settings: Settings) -> list[bytes | FewlabelsError]:
+    given = [body.input] if isinstance(body.input, str) else body.input
+    check_count(len(given), settings)
+    for index, uri in enumerate(given):
+        if not uri.startswith("data:"):
+            raise RequestInvalid(
+                f"input.{index}: found {uri[:40]!r}; a data: URI of an image is needed"
+            )
+    return [from_base64(uri, index) for index, uri in enumerate(given)]
