@@ -4,9 +4,10 @@ The same model, images and preprocessing on the same machine, in turns; the serv
 is not are stopped (SIGSTOP). One JPEG in each request, as a raw body (for LitServe a form, which is
 what it takes files by); then sixteen in each, as a form. Limit: decode in as many threads as there
 are cores, then the runtime, batches of 32, in a loop. The clients are a process of their own and
-share the cores: how much they take stands beside.
+share the cores: how much they take stands beside. Each server is taken with those of its settings
+(processes, batches) with which it answers most.
 
-Run with: python -m benchmarks.serving [--seconds 5] [--rounds 2] [--only resnet10] [--processes 1]
+Run with: python -m benchmarks.serving [--seconds 5] [--rounds 2] [--only resnet10]
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from typing import Any
 import torch
 
 from benchmarks.cells import versions
+from benchmarks.serving.choice import best, servers_of
 from benchmarks.serving.model import BATCH, Opened, make_jpegs, make_model, record
-from benchmarks.serving.servers import CORES, Server, other, ours
+from benchmarks.serving.servers import CORES, Server
 from core.config import Settings, load_settings
 from core.db.session import make_engine, session_factory, upgrade
 from core.embedded.servers import start_servers
@@ -37,15 +39,6 @@ from core.embedded.servers import start_servers
 CASES = {"resnet10@32": ("resnet10", 32, (32, 32)), "resnet18@224": ("resnet18", 224, (500, 375))}
 CLIENTS = {1: (1, 8, 32), 16: (1, 2, 4)}  # by images in a request
 IMAGES = 64
-LITSERVE = [
-    {"batch": batch, "timeout": timeout, "workers": workers, "fast_queue": fast}
-    for batch, timeout, workers, fast in (
-        (1, 0.0, 1, False),
-        (32, 0.0, 1, False),
-        (32, 0.005, 1, False),
-        (32, 0.0, CORES, False),
-    )
-]
 COLUMNS = ("per_second", "p50", "p95", "p99", "errors", "processor_ms", "client_cores", "megabytes")
 Seen = dict[tuple[str, int], list[dict[str, float]]]
 
@@ -82,51 +75,32 @@ def lone(opened: Opened, images: list[bytes], seconds: float) -> float:
     return statistics.median(times)
 
 
-def best_litserve(case: Case, each: int, seconds: float) -> dict[str, Any]:
-    """The settings with which LitServe answers most."""
-    found = []
-    for options in LITSERVE:
-        # Its batches are of requests.
-        batch = max(1, int(options["batch"]) // each)
-        wanted = {**options, "batch": batch, "each": each}
-        if any(wanted == before for _, before in found):
-            continue
-        server = other("litserve", case.folder, case.encoder, wanted)
-        try:
-            server.ready(case.images, each)
-            asked = server.ask(case.images, clients=CLIENTS[each][-1], seconds=seconds, each=each)
-        finally:
-            server.end()
-        found.append((asked["per_second"], wanted))
-        print(f"  litserve {wanted}: {asked['per_second']} images/s", flush=True)
-    return max(found, key=lambda pair: pair[0])[1]
-
-
 def measure(case: Case, each: int, options: argparse.Namespace) -> dict[str, Any]:
     """All figures of one model and one number of images in a request."""
     seconds = options.seconds
     contents = [path.read_bytes() for path in case.images]
-    settings_found = best_litserve(case, each, seconds)
+    tried = servers_of(case.settings, case.folder, case.encoder, model_id=case.model_id, each=each)
+    clients = CLIENTS[each][-1]
     opened = Opened(case.folder, case.encoder, threads=CORES)
     torch.set_num_threads(1)
-    with ours(case.settings, case.model_id, each=each, processes=options.processes) as mine:
-        servers = {
-            "ours": mine,
-            "litserve": other("litserve", case.folder, case.encoder, settings_found),
-            "fastapi": other("fastapi", case.folder, case.encoder, {"each": each}),
-        }
-        bounds: list[float] = []
-        alone: list[float] = []
+    bounds: list[float] = []
+    alone: list[float] = []
 
-        def bare() -> None:
-            bounds.append(limit(opened, contents, seconds))
-            alone.append(lone(opened, contents, seconds / 2))
+    def bare() -> None:
+        bounds.append(limit(opened, contents, seconds))
+        alone.append(lone(opened, contents, seconds / 2))
 
-        try:
-            seen = in_turns(servers, case.images, each, options, bare)
-        finally:
-            for server in servers.values():
-                server.end()
+    servers: dict[str, Server] = {}
+    try:
+        for name, ways in tried.items():
+            server = best(name, ways, case.images, clients=clients, seconds=seconds, each=each)
+            servers[name] = server
+            server.ready(case.images, each)
+            server.send(signal.SIGSTOP)
+        seen = in_turns(servers, case.images, each, options, bare)
+    finally:
+        for server in servers.values():
+            server.end()
     runtime = opened.model.runtime
     return show(
         case.name, each, runtime, seen, (statistics.median(bounds), statistics.median(alone))
@@ -142,9 +116,6 @@ def in_turns(
 ) -> Seen:
     """What clients saw of the servers, by name and clients; a busy moment strikes all alike."""
     seen: Seen = {}
-    for server in servers.values():
-        server.ready(images, each)
-        server.send(signal.SIGSTOP)
     for _ in range(options.rounds):
         for clients in CLIENTS[each]:
             bare()
@@ -178,13 +149,13 @@ def show(
             f"{row['processor_ms']:.2f} | {row['client_cores']:.2f} | {row['megabytes']:.0f} |",
             flush=True,
         )
-    best = {
+    most = {
         server: max(row["per_second"] for (one, _), row in middle.items() if one == server)
         for server in ("ours", "litserve", "fastapi")
     }
     overhead = {"lone_overhead_ms": round(middle["ours", 1]["p50"] - alone, 2)} if each == 1 else {}
     errors = int(sum(row["errors"] for (server, _), row in middle.items() if server == "ours"))
-    return {"limit": round(bound, 1), **best, **overhead, "errors": errors}
+    return {"limit": round(bound, 1), **most, **overhead, "errors": errors}
 
 
 def run(options: argparse.Namespace, settings: Settings, folder: Path) -> dict[str, Any]:
@@ -221,7 +192,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", default="")
-    parser.add_argument("--processes", type=int, default=1, help="of the service")
     options = parser.parse_args()
     print(f"python -m benchmarks.serving, {CORES} cores, load {os.getloadavg()[0]:.1f}")
     print(", ".join(f"{name} {version}" for name, version in versions().items()), flush=True)

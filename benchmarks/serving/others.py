@@ -21,6 +21,7 @@ from core.inference.model import Answer
 from core.learning.runtimes import Pixels
 
 CORES = os.cpu_count() or 1
+WORDS = "FEWLABELS_BENCH_WORDS"
 
 
 class Classify(litserve.LitAPI):  # type: ignore[misc]
@@ -87,20 +88,21 @@ def serve_litserve(folder: Path, encoder: str, port: int, options: dict[str, Any
         api,
         accelerator="cpu",
         workers_per_device=options["workers"],
-        fast_queue=options["fast_queue"],
     )
     server.run(
         port=port,
-        num_api_servers=1,
+        num_api_servers=options["api_servers"],
         generate_client_file=False,
         log_level="error",
         host="127.0.0.1",
     )
 
 
-def plain(folder: Path, encoder: str, each: int) -> FastAPI:
-    """What is written in ten minutes."""
-    opened = Opened(folder, encoder, threads=CORES)
+def plain() -> FastAPI:
+    """What is written in ten minutes; made anew in each of its processes."""
+    _, folder, encoder, _, options = _words()
+    opened = Opened(folder, encoder, threads=max(1, CORES // options["workers"]))
+    torch.set_num_threads(1)
     app = FastAPI()
 
     def answer(images: list[bytes]) -> list[dict[str, Any]]:
@@ -115,20 +117,34 @@ def plain(folder: Path, encoder: str, each: int) -> FastAPI:
         images = [await file.read() for file in request]
         return {"items": await run_in_threadpool(answer, images)}
 
-    app.post("/predict")(one if each == 1 else many)
+    app.post("/predict")(one if options["each"] == 1 else many)
     return app
+
+
+def _words() -> tuple[str, Path, str, int, dict[str, Any]]:
+    name, folder, encoder, port, options = json.loads(
+        os.environ.get(WORDS) or json.dumps(sys.argv[1:])
+    )
+    return name, Path(folder), encoder, int(port), json.loads(options)
 
 
 def main() -> None:
     """Serve, until killed."""
-    name, folder, encoder, port, words = sys.argv[1:]
-    options = json.loads(words)
+    name, folder, encoder, port, options = _words()
     torch.set_num_threads(1)
     if name == "litserve":
-        serve_litserve(Path(folder), encoder, int(port), options)
-    else:
-        app = plain(Path(folder), encoder, options["each"])
-        uvicorn.run(app, port=int(port), log_level="error", http="httptools", loop="uvloop")
+        serve_litserve(folder, encoder, port, options)
+        return
+    os.environ[WORDS] = json.dumps(sys.argv[1:])  # for the processes that uvicorn starts
+    uvicorn.run(
+        "benchmarks.serving.others:plain",
+        factory=True,
+        workers=options["workers"],
+        port=port,
+        log_level="error",
+        http="httptools",
+        loop="uvloop",
+    )
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,16 +113,12 @@ def other(name: str, folder: Path, encoder: str, options: dict[str, Any]) -> Ser
     return server
 
 
-@contextmanager
-def ours(settings: Settings, model_id: str, *, each: int, processes: int) -> Iterator[Server]:
-    """The real API, as `fewlabels up` starts it."""
+def ours(settings: Settings, model_id: str, *, each: int, processes: int) -> Server:
+    """The real API, as `fewlabels up --workers N` starts it."""
     settings = settings.model_copy(update={"port": free_port(), "api_processes": processes})
     raw = f"/predict?model={model_id}"
     server = Server(api_command(settings), settings.port, path=raw, part=None)
     if each > 1:
         server.form("files", "/predict", model=model_id)
     server.start(api_environment(settings))
-    try:
-        yield server
-    finally:
-        server.end()
+    return server
