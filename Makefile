@@ -2,9 +2,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
+# As the service gives it to its processes (core/config.py).
+OPENMP := OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=1000
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test fuzz soak chaos lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode bench-ingest bench-jobs bench-search bench-serving pictures migrate clean
+.PHONY: help install demo up test fuzz soak chaos lint types bench-pretrain bench-memory bench-labels bench-crops bench-views bench-decode bench-ingest bench-jobs bench-search bench-runtimes bench-waiting bench-serving pictures migrate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,19 +29,19 @@ up: $(READY) ## run the service with embedded servers, data in ./fewlabels-data
 	@$(BIN)/fewlabels up
 
 test: $(READY) ## run the test suite
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
+	@$(OPENMP) $(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 fuzz: $(READY) ## send the service what schemathesis makes up (EXAMPLES=200, SEED=1; 4 minutes)
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m tests.fuzz \
+	@$(OPENMP) $(BIN)/python -m tests.fuzz \
 	  $(if $(EXAMPLES),--examples $(EXAMPLES)) $(if $(SEED),--seed $(SEED))
 
 soak: $(READY) ## load the API with twice what it can do, and check every answer (SECONDS=600)
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m tests.soak \
+	@$(OPENMP) $(BIN)/python -m tests.soak \
 	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(PROCESSES),--processes $(PROCESSES))
 
 chaos: $(READY) ## real jobs while all they run on is killed, stopped and cut (JOBS=200, SEED=1)
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m tests.chaos \
+	@$(OPENMP) $(BIN)/python -m tests.chaos \
 	  $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY) ## check style
@@ -49,7 +51,7 @@ lint: $(READY) ## check style
 types: $(READY) ## check types
 	@$(BIN)/mypy
 
-BENCH := OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks
+BENCH := $(OPENMP) $(BIN)/python -m benchmarks
 
 $(VENV)/.bench: $(READY)
 	@echo "installing what the benchmarks compare with"
@@ -83,6 +85,12 @@ bench-decode: $(READY) ## measure decoders of JPEG and the pool that checks uplo
 
 bench-search: $(READY) ## measure searches beside a matrix product alone, and their recall
 	@$(BENCH).search
+
+bench-runtimes: $(READY) ## measure a pass in each runtime, torch.compile among them
+	@$(BENCH).runtimes
+
+bench-waiting: $(READY) ## measure what it costs that OpenMP's threads sleep while they wait
+	@$(BENCH).waiting
 
 bench-serving: $(VENV)/.bench ## measure answers a second beside the bare runtime, LitServe, FastAPI
 	@$(BENCH).serving $(if $(SECONDS),--seconds $(SECONDS))

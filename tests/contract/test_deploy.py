@@ -123,7 +123,11 @@ def test_the_command_and_the_image_exist(name: str) -> None:
 @every_pod
 def test_every_setting_exists_and_no_secret_is_written_down(name: str) -> None:
     known = {f"FEWLABELS_{field.upper()}" for field in Settings.model_fields}
-    assert set(environment(name)) <= known | {"OMP_NUM_THREADS", "OMP_WAIT_POLICY"}
+    assert set(environment(name)) <= known | {
+        "OMP_NUM_THREADS",
+        "OMP_WAIT_POLICY",
+        "GOMP_SPINCOUNT",
+    }
     assert set(literals("gpu")) <= known
     secret = {
         item["name"]: item["valueFrom"]["secretKeyRef"]

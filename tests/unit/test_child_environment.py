@@ -29,3 +29,15 @@ def test_settings_survive_the_way_through_the_environment(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert Settings(_env_file=None) == given
+
+
+def test_threads_spin_for_a_moment_unless_something_else_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=tmp_path, _env_file=None)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "77")
+    environment = child_environment(settings)
+    assert (environment["OMP_WAIT_POLICY"], environment["GOMP_SPINCOUNT"]) == ("passive", "77")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    assert child_environment(settings)["GOMP_SPINCOUNT"] == "1000"
