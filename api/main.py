@@ -63,6 +63,7 @@ from core.images.reader import ImageReader
 from core.jobs import outbox
 from core.jobs.census import Census
 from core.jobs.queue import CeleryQueue, make_celery
+from core.loading import loading
 from core.storage.store import open_store
 from core.telemetry import configure_logging, logger
 
@@ -215,7 +216,8 @@ def _raise_file_limit() -> None:
 
 async def _start_engine(settings: Settings) -> Any:
     # Imported by name in a thread: importing this module must not load PyTorch.
-    module = await run_in_threadpool(importlib.import_module, "core.inference.engine")
+    with loading():
+        module = await run_in_threadpool(importlib.import_module, "core.inference.engine")
     engine = module.Engine(settings)
     # Half a million objects of libraries: without this every full collection walks through them,
     # while no request is answered.

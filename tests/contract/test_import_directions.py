@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     **{name: {"core.exposure"} for name in SETTINGS},
     "core.errors": set(),
     "core.exposure": set(),
+    "core.loading": set(),
     "core.learning": set(),
     "core.telemetry": FACTS,
     "core.gathered_log": set(),
@@ -89,7 +90,7 @@ FORBIDDEN: dict[str, set[str]] = {
 LIBRARIES: dict[str, set[str]] = {
     "celery": {"core.jobs.queue", "worker"},
     "kombu": {"core.jobs.queue", "worker"},
-    "torch": {"core.learning", "core.inference", "core.stages", "worker.run_job"},
+    "torch": {"core.learning", "core.inference", "core.stages", "worker.attempt"},
     "torchvision": {"core.learning"},
     "timm": {"core.learning"},
     "fastapi": {"api"},

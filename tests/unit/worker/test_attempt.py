@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from worker.run_job import StopRequest
+from worker.attempt import StopRequest
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_stops_when_the_worker_was_gone_before_it_looked() -> None:
 def test_an_orphan_that_does_not_stop_is_ended_with_all_it_started() -> None:
     code = (
         "import os, subprocess, sys, time\n"
-        "from worker.run_job import StopRequest\n"
+        "from worker.attempt import StopRequest\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "StopRequest(1 if os.getppid() != 1 else 2).watch_worker(grace_seconds=0.1)\n"
         "print(child.pid, flush=True)\n"
