@@ -3,7 +3,8 @@
 Run with: python -m tests.soak [--seconds 600] [--seed 1] [--processes 2] [--folder FOLDER]
 
 Every request must be answered: by what the model says of each image alone, an error for a bad
-image, 429 or 504. The last line is JSON: {"requests": …, "hung": 0, "wrong": 0, "growth_mb": …}
+image, 429 or 504; by the model that the alias points to, or did within the second before the
+request was sent. The last line is JSON: {"requests": …, "hung": 0, "wrong": 0, "growth_mb": …}
 and more; the exit code is 1 when something hung, was wrong, or memory grew by more than GROWN_MB.
 """
 
@@ -75,6 +76,7 @@ async def soak(
         "wrong": len(tally.faults),
         "growth_mb": round(tally.growth_mb(), 1),
         **{name: tally.outcomes[name] for name in ("200", "422", "429", "504", "left")},
+        "followed_within_s": round(load.followed_within(), 2),
         "capacity_per_second": round(capacity, 1),
     }
     return told, tally.faults

@@ -15,6 +15,7 @@ import httpx2
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.soak.moves import FOLLOWED_SECONDS, Moves
 from tests.soak.requests import PICTURES, Expected, Order, an_order, fault_of, made
 from tests.soak.service import Service
 
@@ -53,6 +54,7 @@ class Load:
         self._client = client
         self._chance = random.Random(seed)
         self._expected: dict[str, Expected] = {}
+        self._moves = Moves()
         self.tally = Tally()
 
     async def learn(self) -> None:
@@ -66,6 +68,10 @@ class Load:
                 scores = {one["label"]: one["probability"] for one in predicted["predictions"]}
                 probabilities.append([scores[name] for name in sorted(scores)])
             self._expected[model] = Expected(np.array(vectors), np.array(probabilities))
+
+    def followed_within(self) -> float:
+        """Seconds after a move until no request was answered by the model before any more."""
+        return self._moves.latest
 
     def told_apart(self) -> float:
         """How far the most similar two answers of all models and pictures lie apart."""
@@ -124,6 +130,7 @@ class Load:
 
     async def _one(self, order: Order, stay: float | None) -> None:
         outcomes, faults = self.tally.outcomes, self.tally.faults
+        sent_at = time.monotonic()
         try:
             async with asyncio.timeout(HUNG_SECONDS if stay is None else stay):
                 answer = await self._send(order)
@@ -137,6 +144,10 @@ class Load:
         outcomes[str(answer.status_code)] += 1
         if (fault := fault_of(order, answer, self._expected)) is not None:
             faults.append(fault)
+        elif answer.status_code == 200 and order.model == ALIAS:
+            model = answer.headers["x-fewlabels-model"]
+            if (late := self._moves.late(model, sent_at=sent_at)) > FOLLOWED_SECONDS:
+                faults.append(f"{order.path}: the alias had moved {late:.2f} s before")
 
     async def _swap(self) -> None:
         while True:
@@ -146,7 +157,8 @@ class Load:
 
     async def _point_to(self, model: str) -> None:
         path = f"/aliases/{ALIAS}"
-        (await self._client.put(path, json={"model_id": model})).raise_for_status()
+        with self._moves.move(model):
+            (await self._client.put(path, json={"model_id": model})).raise_for_status()
 
     async def _watch(self, tell: Callable[[str], None]) -> None:
         while True:

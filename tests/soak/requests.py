@@ -51,6 +51,7 @@ class Order:
     """One request; `pictures` are indices, None for a bad image."""
 
     path: str
+    model: str
     arguments: dict[str, Any]
     pictures: list[int | None]
     as_base64: bool = False
@@ -81,16 +82,17 @@ def made(
     if form == "form":
         sent = [("files", ("x.jpg", data)) for data in files]
         arguments: dict[str, Any] = {"data": {"model": model}, "files": sent, "headers": headers}
-        return Order("/predict", arguments, pictures)
+        return Order("/predict", model, arguments, pictures)
     if form == "raw":
         arguments = {"content": files[0], "headers": {**headers, "content-type": "image/jpeg"}}
-        return Order(f"/embed?model={model}", arguments, pictures)
+        return Order(f"/embed?model={model}", model, arguments, pictures)
     body: dict[str, Any] = {"model": model}
     body["images"] = [base64.b64encode(data).decode() for data in files]
     if form == "base64":
         body["encoding_format"] = "base64"
     path = "/predict" if form == "predict" else "/embed"
-    return Order(path, {"json": body, "headers": headers}, pictures, form == "base64")
+    arguments = {"json": body, "headers": headers}
+    return Order(path, model, arguments, pictures, form == "base64")
 
 
 def fault_of(order: Order, answer: httpx2.Response, expected: dict[str, Expected]) -> str | None:
