@@ -90,6 +90,12 @@ class StageOptions(StrictBody):
         description="Upper limit for the length of a step's gradient, a guard against single "
         "wild batches; `null` is no limit, `auto` sets one for vision transformers only.",
     )
+    precision: Literal["auto", "mixed", "float32"] = Field(
+        default="auto",
+        description="Which numbers a step computes with: `mixed`, which `auto` means, is bfloat16 "
+        "for products and float32 for all else where the worker's GPU or CPU has instructions for "
+        "that, which takes about half the time; `float32` takes the same on every machine.",
+    )
     augmentation: Preset | Auto = Field(
         default="auto",
         description="Which random changes the images go through in training: `document` does "

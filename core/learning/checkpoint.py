@@ -110,13 +110,20 @@ class Checkpoint:
         if not found:
             return None
         record = json.loads((found[-1] / "state.json").read_text())
-        if record["fingerprint"] != self.fingerprint:
+        if not _fits(record["fingerprint"], self.fingerprint):
             raise ValueError(
                 f"{self.folder} holds a checkpoint of another run: found "
                 f"{record['fingerprint']}, this one is {self.fingerprint}"
             )
         tensors = load_file(found[-1] / "tensors.safetensors")
         return TrainingState(step=record["step"], tensors=tensors, scalars=record["scalars"])
+
+
+def _fits(saved: object, wanted: object) -> bool:
+    """Whether two fingerprints are of the same run; an older version knew fewer options."""
+    if isinstance(saved, dict) and isinstance(wanted, dict):
+        return all(name in wanted and _fits(saved[name], wanted[name]) for name in saved)
+    return saved == wanted
 
 
 def capture(

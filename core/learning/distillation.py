@@ -49,6 +49,7 @@ class DistillConfig:
     warmup_epochs: float = 1.0
     clip_grad_norm: float | None = None
     budget_minutes: float | None = None
+    precision: str = "float32"
     augmentation: AugmentationConfig = PRESETS["small"]
     seed: int = 0
 

@@ -30,6 +30,8 @@ class StageConfig(Protocol):
     @property
     def budget_minutes(self) -> float | None: ...
     @property
+    def precision(self) -> str: ...
+    @property
     def seed(self) -> int: ...
 
 
@@ -45,6 +47,7 @@ class TrainerConfig:
         seed: All that is random follows from it.
         clip_grad_norm: Longest that the gradient of a step may be; None = any length.
         budget_minutes: Train for about this long in place of `epochs` (see `Budget`).
+        precision: One of `core.learning.precision.PRECISIONS`.
     """
 
     epochs: int | None
@@ -54,6 +57,7 @@ class TrainerConfig:
     seed: int
     clip_grad_norm: float | None = None
     budget_minutes: float | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if self.epochs is None and self.budget_minutes is None:
@@ -84,4 +88,5 @@ class TrainerConfig:
             seed=config.seed,
             clip_grad_norm=config.clip_grad_norm,
             budget_minutes=config.budget_minutes,
+            precision=config.precision,
         )

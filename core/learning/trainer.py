@@ -21,6 +21,7 @@ from core.learning.determinism import mixed_seed
 from core.learning.distributed import all_stop, average_gradients, world, wrap
 from core.learning.feeder import Fed, Feeder
 from core.learning.optimizers import build_optimizer, set_learning_rate
+from core.learning.precision import BFLOAT16, precision_of
 from core.learning.progress import Progress, Stopwatch
 from core.learning.recipe import StageConfig, TrainerConfig
 from core.learning.schedule import Schedule
@@ -53,6 +54,7 @@ class Finished:
     epochs: float
     seconds: float
     stopped_early: bool
+    precision: str
 
 
 class Trainer:
@@ -134,6 +136,8 @@ class _Loop(Generic[Inputs]):
         self.monitor = monitor
         self.world = world()
         wrap(task.module.to(self.device).train())
+        wanted = self.config.precision
+        self.precision = precision_of(task.module, wanted=wanted, device=self.device)
         self.optimizer = build_optimizer(task.module, self.config.optimizer)
         self.step = 0
         notes = self._resume()
@@ -172,6 +176,7 @@ class _Loop(Generic[Inputs]):
             epochs=self.step / self.batches.steps_per_epoch,
             seconds=self.stopwatch.elapsed(),
             stopped_early=self.stopped_early,
+            precision=self.precision,
         )
 
     def _rows(self, step: int) -> Tensor:
@@ -184,7 +189,8 @@ class _Loop(Generic[Inputs]):
         set_learning_rate(self.optimizer, rate)
         # Dropout and the like draw from here: seeded by the step, they need no checkpoint.
         torch.manual_seed(mixed_seed(config.seed, self.step, self.world.rank, 1))
-        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self._mixed()):
+        mixed = self.precision == BFLOAT16
+        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=mixed):
             result = self.task.step(fed.inputs, fed.rows_B)
         self.optimizer.zero_grad(set_to_none=True)
         if result.backward is None:
@@ -199,12 +205,6 @@ class _Loop(Generic[Inputs]):
             )
         self.optimizer.step()
         return replace(result, metrics=metrics)
-
-    def _mixed(self) -> bool:
-        """bfloat16 where the hardware has it: no loss scaling, so nothing more to checkpoint."""
-        return self.device.startswith("cuda") and torch.cuda.is_bf16_supported(
-            including_emulation=False
-        )
 
     def _after_step(self, result: StepResult, waited: float) -> None:
         values = _scalars(result)  # waits for the device, so the time is that of finished work

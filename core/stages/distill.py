@@ -38,6 +38,7 @@ PLANNED = (
     "weight_decay",
     "warmup_epochs",
     "clip_grad_norm",
+    "precision",
     "budget_minutes",
     "seed",
 )

@@ -44,6 +44,7 @@ PLANNED = (
     "weight_decay",
     "warmup_epochs",
     "clip_grad_norm",
+    "precision",
     "plateau_patience",
     "seed",
 )

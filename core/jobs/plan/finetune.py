@@ -28,6 +28,7 @@ TRAINING = (
     "weight_decay",
     "warmup_epochs",
     "clip_grad_norm",
+    "precision",
     "augmentation",
     "augmentation_strength",
 )

@@ -71,6 +71,7 @@ def optimizer_plan(
             options, "weight_decay", TRANSFORMER_DECAY if transformer else weight_decay
         ),
         "clip_grad_norm": choose(options, "clip_grad_norm", clip),
+        "precision": choose(options, "precision", "mixed"),
     }
 
 

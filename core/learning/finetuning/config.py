@@ -60,6 +60,7 @@ class FinetuneConfig:
         warmup_epochs: Linear warm-up.
         clip_grad_norm: Largest norm of the gradient, None for any.
         budget_minutes: Training time in place of epochs.
+        precision: One of `core.learning.precision.PRECISIONS`.
         augmentation: Of "full" and "supcon".
         seed: Of everything random.
     """
@@ -84,6 +85,7 @@ class FinetuneConfig:
     warmup_epochs: float = 5.0
     clip_grad_norm: float | None = None
     budget_minutes: float | None = None
+    precision: str = "float32"
     augmentation: AugmentationConfig = PRESETS["small"]
     seed: int = 0
 

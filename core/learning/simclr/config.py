@@ -39,6 +39,7 @@ class SimCLRConfig:
         warmup_epochs: In which the learning rate rises.
         clip_grad_norm: Longest that the gradient of a step may be; None = any length.
         budget_minutes: Train for about this long in place of `epochs`.
+        precision: One of `core.learning.precision.PRECISIONS`.
         augmentation: What the views are made with.
         probe_every: Steps between two looks at the features; None = about 20 a run.
         plateau_patience: Looks without gain that end the training; None = never.
@@ -68,6 +69,7 @@ class SimCLRConfig:
     warmup_epochs: float = 2.0
     clip_grad_norm: float | None = None
     budget_minutes: float | None = None
+    precision: str = "float32"
     augmentation: AugmentationConfig = PRESETS["small"]
     probe_every: int | None = None
     plateau_patience: int | None = None

@@ -289,3 +289,16 @@ def test_nothing_to_load(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+
+
+def test_a_run_goes_on_though_this_version_has_more_options(tmp_path: Path) -> None:
+    state = TrainingState(step=1, tensors={"w": torch.zeros(1)}, scalars={})
+    before = {"config": {"epochs": 3}, "images": 10}
+    Checkpoint(tmp_path, seconds=60, fingerprint=before).save(state)
+    more = {"config": {"epochs": 3, "precision": "float32"}, "images": 10}
+    found = Checkpoint(tmp_path, seconds=60, fingerprint=more).load()
+    assert found is not None
+    assert found.step == 1
+    for other in ({"config": {"epochs": 4}, "images": 10}, {"images": 10}, {}):
+        with pytest.raises(ValueError, match="checkpoint of another run"):
+            Checkpoint(tmp_path, seconds=60, fingerprint=other).load()
