@@ -92,9 +92,9 @@ class StageOptions(StrictBody):
     )
     precision: Literal["auto", "mixed", "float32"] = Field(
         default="auto",
-        description="Which numbers a step computes with: `mixed`, which `auto` means, is bfloat16 "
-        "for products and float32 for all else where the worker's GPU or CPU has instructions for "
-        "that, which takes about half the time; `float32` takes the same on every machine.",
+        description="Which numbers a step computes with: `mixed` is bfloat16 for products and "
+        "float32 for all else where the worker's GPU or CPU has instructions for that, and takes "
+        "about half the time; `auto` is `mixed` on GPUs and `float32` on CPUs.",
     )
     augmentation: Preset | Auto = Field(
         default="auto",

@@ -7,7 +7,7 @@ from core.jobs.plan.facts import DataFacts, Device, Parent, Plan
 from core.jobs.plan.length import batch_of_all, length_plan
 from core.jobs.plan.network import SMALLER, augmentation_plan, refuse_size, stem_for
 from core.jobs.plan.options import Options, choose, is_given
-from core.jobs.plan.rates import ANEW, optimizer_plan
+from core.jobs.plan.rates import ANEW, optimizer_plan, precision
 
 LONGEST_WARMUP = 2.0  # epochs
 
@@ -50,6 +50,7 @@ def plan_distill(
         **optimizer_plan(
             options, encoder=network["encoder"], batch=batch, rates=ANEW, weight_decay=1e-4
         ),
+        "precision": precision(options, device),
         **augmentation_plan(options, data, parent.image_size),
         "seed": choose(options, "seed", 0),
     }

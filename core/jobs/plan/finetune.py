@@ -7,7 +7,7 @@ from core.jobs.plan.facts import DataFacts, Device, Parent, Plan, require_two_cl
 from core.jobs.plan.length import length_plan
 from core.jobs.plan.network import augmentation_plan, network_plan
 from core.jobs.plan.options import Options, choose, refuse_unused
-from core.jobs.plan.rates import ANEW, FURTHER, optimizer_plan
+from core.jobs.plan.rates import ANEW, FURTHER, optimizer_plan, precision
 
 BATCH = 64
 LONGEST_WARMUP = 5.0  # epochs
@@ -63,7 +63,7 @@ def plan_finetune(
     used = frozenset().union(*(USED[name] for name in candidates))
     _refuse_dead(options, method, used | (USED["full"] if baseline else frozenset()))
     layer = _layer(options, parent)
-    values = _values(options, data, network, pretrained=pretrained)
+    values = _values(options, data, device, network, pretrained=pretrained)
     return {
         "stage": "finetune",
         "device": device,
@@ -76,7 +76,7 @@ def plan_finetune(
         "layer": layer,
         **{name: value for name, value in values.items() if name in used},
         "baseline": baseline,
-        **({"baseline_plan": _baseline_plan(options, data, network)} if baseline else {}),
+        **({"baseline_plan": _baseline_plan(options, data, device, network)} if baseline else {}),
         "seed": values["seed"],
     }
 
@@ -115,10 +115,10 @@ def _baseline(options: Options, *, pretrained: bool) -> bool:
     return asked
 
 
-def _baseline_plan(options: Options, data: DataFacts, network: Plan) -> Plan:
+def _baseline_plan(options: Options, data: DataFacts, device: Device, network: Plan) -> Plan:
     """The same labels, network and options, but random weights."""
     own = {name: value for name, value in options.items() if name != "encoder_learning_rate"}
-    values = _values(own, data, network, pretrained=False)
+    values = _values(own, data, device, network, pretrained=False)
     return {
         **network,
         "init": "random",
@@ -160,7 +160,9 @@ def _solver(data: DataFacts) -> str:
     return "lbfgs" if data.labels <= EXACT_LABELS and cells <= EXACT_CELLS else "sgd"
 
 
-def _values(options: Options, data: DataFacts, network: Plan, *, pretrained: bool) -> Plan:
+def _values(
+    options: Options, data: DataFacts, device: Device, network: Plan, *, pretrained: bool
+) -> Plan:
     """Every option of every method."""
     return {
         "solver": choose(options, "solver", _solver(data)),
@@ -170,6 +172,7 @@ def _values(options: Options, data: DataFacts, network: Plan, *, pretrained: boo
         "views": choose(options, "views", 2),
         "label_smoothing": float(choose(options, "label_smoothing", 0.0)),
         **_training(options, data, encoder=network["encoder"], pretrained=pretrained),
+        "precision": precision(options, device),
         **augmentation_plan(options, data, network["image_size"]),
         "seed": choose(options, "seed", 0),
     }

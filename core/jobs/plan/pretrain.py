@@ -8,7 +8,7 @@ from core.jobs.plan.length import batch_of_all, length_plan
 from core.jobs.plan.memory import micro_batch
 from core.jobs.plan.network import SMALL_GREY, SMALL_IMAGE, augmentation_plan, network_plan
 from core.jobs.plan.options import Options, choose, refuse_unused
-from core.jobs.plan.rates import PRETRAIN, optimizer_plan
+from core.jobs.plan.rates import PRETRAIN, optimizer_plan, precision
 
 LONGEST_WARMUP = {"adamw": 2.0, "sgd": 2.0, "lars": 10.0}  # epochs
 LABEL_SHARE = 0.25
@@ -44,6 +44,7 @@ def plan_pretrain(
             options, batch, micro_batch(network, device, batch=batch, views=views)
         ),
         **_training(options, data, device, encoder=network["encoder"], batch=batch),
+        "precision": precision(options, device),
         **augmentation_plan(options, data, size),
         "plateau_patience": choose(options, "plateau_patience", None),
         "seed": choose(options, "seed", 0),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from core.jobs.plan.facts import Plan
+from core.jobs.plan.facts import Device, Plan
 from core.jobs.plan.options import Options, choose, is_given
 
 BASE_BATCH = 256
@@ -71,8 +71,13 @@ def optimizer_plan(
             options, "weight_decay", TRANSFORMER_DECAY if transformer else weight_decay
         ),
         "clip_grad_norm": choose(options, "clip_grad_norm", clip),
-        "precision": choose(options, "precision", "mixed"),
     }
+
+
+def precision(options: Options, device: Device) -> str:
+    """Mixed by itself on GPUs only: a CPU that has bfloat16 may have it for one busy core alone."""
+    chosen: str = choose(options, "precision", "mixed" if device == "cuda" else "float32")
+    return chosen
 
 
 def growth(scaling: str, batch: int) -> float:

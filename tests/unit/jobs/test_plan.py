@@ -171,3 +171,19 @@ def test_the_stem_follows_the_size() -> None:
         *("small", "small", "imagenet", "imagenet")
     ]
     assert [stem_for("mobilenet_v3_small", size) for size in (32, 40)] == ["small", "imagenet"]
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "planned"),
+    [
+        ("auto", "cpu", "float32"),
+        ("auto", "cuda", "mixed"),
+        ("mixed", "cpu", "mixed"),
+        ("float32", "cuda", "float32"),
+    ],
+)
+@every_stage
+def test_mixed_precision_is_automatic_on_gpus_alone(
+    stage: str, given: str, device: Device, planned: str
+) -> None:
+    assert plan_of(stage, device=device, precision=given)["precision"] == planned
