@@ -86,17 +86,24 @@ def measure(case: Case, each: int, options: argparse.Namespace) -> dict[str, Any
     bounds: list[float] = []
     alone: list[float] = []
 
+    servers: dict[str, Server] = {}
+    taken: dict[str, dict[str, Any]] = {}
+
     def bare() -> None:
         bounds.append(limit(opened, contents, seconds))
-        alone.append(lone(opened, contents, seconds / 2))
+        alone.append(lone(as_ours, contents, seconds / 2))
 
-    servers: dict[str, Server] = {}
     try:
         for name, ways in tried.items():
-            server = best(name, ways, case.images, clients=clients, seconds=seconds, each=each)
+            server, taken[name] = best(
+                name, ways, case.images, clients=clients, seconds=seconds, each=each
+            )
             servers[name] = server
             server.ready(case.images, each)
             server.send(signal.SIGSTOP)
+        # A lone image has the threads of one process.
+        threads = max(1, CORES // taken["ours"]["processes"])
+        as_ours = Opened(case.folder, case.encoder, threads=threads)
         seen = in_turns(servers, case.images, each, options, bare)
     finally:
         for server in servers.values():

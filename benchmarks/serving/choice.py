@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from benchmarks.serving.servers import CORES, Server, other, ours
 from core.config import Settings
 
 Options = dict[str, Any]
+Ways = Sequence[tuple[Options, Callable[[], Server]]]
 OURS: tuple[Options, ...] = ({"processes": 1}, {"processes": CORES})
 FASTAPI: tuple[Options, ...] = ({"workers": 1}, {"workers": CORES})
 LITSERVE: tuple[Options, ...] = tuple(
@@ -22,7 +23,7 @@ LITSERVE: tuple[Options, ...] = tuple(
 
 def servers_of(
     settings: Settings, folder: Path, encoder: str, *, model_id: str, each: int
-) -> dict[str, list[tuple[Options, Callable[[], Server]]]]:
+) -> dict[str, Ways]:
     """By name, the settings to try, each with what starts the server so."""
     own = [(one, partial(ours, settings, model_id, each=each, **one)) for one in OURS]
     # LitServe's batches are of requests.
@@ -42,14 +43,14 @@ def _once(options: Iterable[Options]) -> list[Options]:
 
 def best(
     name: str,
-    tried: list[tuple[Options, Callable[[], Server]]],
+    tried: Ways,
     images: list[Path],
     *,
     clients: int,
     seconds: float,
     each: int,
-) -> Server:
-    """The server with the settings with which it answers most, started."""
+) -> tuple[Server, Options]:
+    """The server with the settings with which it answers most, started, and these."""
     found: list[tuple[float, int]] = []
     for number, (options, start) in enumerate(tried):
         server = start()
@@ -60,4 +61,5 @@ def best(
             server.end()
         found.append((asked["per_second"], -number))
         print(f"  {name} {options}: {asked['per_second']} images/s", flush=True)
-    return tried[-max(found)[1]][1]()
+    options, start = tried[-max(found)[1]]
+    return start(), options
