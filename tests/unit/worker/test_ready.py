@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -34,7 +35,7 @@ def test_it_takes_the_command_line_and_writes_to_the_log_of_its_job(tmp_path: Pa
     assert ready.take(WORDS, log) is None, "one job each"
     shown: list[str] = []
     while process.poll() is None:
-        if psutil.pid_exists(process.pid):
+        with suppress(psutil.NoSuchProcess):  # it may end at this moment
             shown = psutil.Process(process.pid).cmdline() or shown
         time.sleep(0.01)
     assert process.returncode == 1
