@@ -148,7 +148,7 @@ def test_the_probe_goes_through_the_batcher(source: ModelSource) -> None:
         served.batcher._forward = served.model.forward
         await engine.check()
 
-    run(work, probe_seconds=0.1)
+    run(work, probe_seconds=2.0)
 
 
 def test_not_ready_until_the_dead_thread_is_started_again(
