@@ -32,6 +32,7 @@ from core.learning.finetuning import FinetuneConfig
 from core.learning.finetuning.config import TRAINABLE_LABELS
 from core.learning.losses import LOSSES
 from core.learning.optimizers import LR_SCALINGS, OPTIMIZERS, scaled_rate
+from core.learning.precision import PRECISIONS
 from core.learning.simclr import SimCLRConfig
 
 DATA = DataFacts(
@@ -65,6 +66,7 @@ def test_the_same_words_everywhere() -> None:
     assert choices(pretrain, "optimizer") == set(OPTIMIZERS)
     assert choices(pretrain, "lr_scaling") == set(LR_SCALINGS)
     assert choices(pretrain, "loss") == set(LOSSES)
+    assert choices(pretrain, "precision") == set(PRECISIONS)
     assert set(OWN_ENCODERS) == set(ENCODERS) - set(PRETRAINED)
     assert finetune_plan.TRAINABLE_LABELS == TRAINABLE_LABELS
     config = {"layer": "encoder", "solver": "lbfgs", "class_weights": "none", "method": "full"}
