@@ -35,8 +35,9 @@ from benchmarks.made_up import photograph
 from core.auth import Caller, ensure_project
 from core.datasets.service import create_dataset
 from core.db.events import JobEvent
+from core.db.migrating import upgrade
 from core.db.models import Job, Model, Snapshot
-from core.db.session import make_engine, session_factory, upgrade
+from core.db.session import make_engine, session_factory
 from core.embedded.folder import DataFolder
 from core.embedded.postgres import running_url
 from core.jobs import leases

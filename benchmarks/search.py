@@ -33,8 +33,9 @@ from benchmarks.label_efficiency.recipes import recipe
 from benchmarks.made_up import add_model
 from core.auth import ensure_project
 from core.config import load_settings
+from core.db.migrating import upgrade
 from core.db.models import Dataset, Image
-from core.db.session import make_engine, session_factory, upgrade
+from core.db.session import make_engine, session_factory
 from core.embedded.servers import start_servers
 from core.learning.evaluation import features
 from core.search.index import build_index, index_name

@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from core import blobs
 from core.auth import DEFAULT_PROJECT, create_key, list_keys, revoke_key
 from core.config import Settings, load_settings
-from core.db.session import make_engine, session_factory, upgrade
+from core.db.migrating import upgrade
+from core.db.session import make_engine, session_factory
 from core.demo.command import demo
 from core.doctor.command import doctor
 from core.embedded.commands import become

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import socket
@@ -17,8 +18,16 @@ import pytest
 from core.config import Settings
 from core.embedded.servers import start_servers
 
+# Half the time of collecting the tests went into looking for garbage among what stays to the end.
+gc.disable()
+
 RCLONE = Path(sys.executable).parent / "rclone"
 START_SECONDS = 20.0
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def free_port() -> int:

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.auth import Caller, ensure_project
 from core.datasets.service import create_dataset
+from core.db.migrating import upgrade
 from core.db.models import Dataset, Job, Snapshot
-from core.db.session import make_engine, session_factory, upgrade
+from core.db.session import make_engine, session_factory
 from core.jobs import outbox
 from core.jobs.service import PlannedJob, create_jobs
 

@@ -33,7 +33,8 @@ from benchmarks.serving.choice import best, servers_of
 from benchmarks.serving.model import BATCH, Opened, make_jpegs, make_model, record
 from benchmarks.serving.servers import CORES, Server
 from core.config import Settings, load_settings
-from core.db.session import make_engine, session_factory, upgrade
+from core.db.migrating import upgrade
+from core.db.session import make_engine, session_factory
 from core.embedded.servers import start_servers
 
 CASES = {"resnet10@32": ("resnet10", 32, (32, 32)), "resnet18@224": ("resnet18", 224, (500, 375))}

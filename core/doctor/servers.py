@@ -14,7 +14,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.config import Settings
-from core.db.session import make_engine, migration_config
+from core.db.migrating import migration_config
+from core.db.session import make_engine
 from core.doctor.finding import Finding, Level
 from core.embedded.servers import with_running_database
 from core.errors import EmbeddedServerFailed, FewlabelsError

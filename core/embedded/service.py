@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from core.config import Settings, child_environment
-from core.db.session import upgrade
+from core.db.migrating import upgrade
 from core.embedded.commands import (
     api_command,
     api_environment,

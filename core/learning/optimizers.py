@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from timm.optim.lars import Lars
 from torch import nn
 
 OPTIMIZERS: tuple[str, ...] = ("sgd", "lars", "adamw")
@@ -75,6 +74,9 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
         # One pass over all parameters: on a CPU a third of the time (docs/benchmarks.md).
         return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
     if config.name == "lars":
+        # Only where it is used: it brings all networks of timm, and job processes start often.
+        from timm.optim.lars import Lars  # noqa: PLC0415
+
         for group in groups:
             group["always_adapt"] = "weight_decay" not in group
         lars: torch.optim.Optimizer = Lars(

@@ -16,7 +16,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.config import Settings, child_environment
-from core.db.session import make_engine, session_factory, upgrade
+from core.db.migrating import upgrade
+from core.db.session import make_engine, session_factory
 from core.embedded.commands import worker_command
 from core.embedded.folder import claimed_folder
 from core.embedded.processes import Program

@@ -17,7 +17,8 @@ import httpx2
 from api.schemas.inference import SAMPLE_PNG
 from core import auth
 from core.config import Settings
-from core.db.session import make_engine, session_factory, upgrade
+from core.db.migrating import upgrade
+from core.db.session import make_engine, session_factory
 from core.embedded.folder import claimed_folder
 from core.embedded.servers import with_servers
 from core.embedded.service import base_url, service_programs

@@ -19,8 +19,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.auth import create_key
 from core.config import Settings, child_environment
+from core.db.migrating import upgrade
 from core.db.models import Dataset, Job
-from core.db.session import make_engine, session_factory, upgrade
+from core.db.session import make_engine, session_factory
 from tests.integration.job_engine import TINY, wait_until
 from tests.network_hosts import ADDRESS, Host, Network
 from tests.network_servers import start_servers

@@ -12,9 +12,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from core.db import session
+from core.db import migrating
+from core.db.migrating import downgrade, upgrade
 from core.db.models import Project
-from core.db.session import downgrade, upgrade
 from core.images.formats import FORMATS
 from tests.jobs_database import empty_database
 
@@ -182,8 +182,8 @@ def test_a_migration_that_must_wait_lets_others_pass(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dump holds every table; whoever waits behind it would hold up all requests."""
-    monkeypatch.setattr(session, "LOCK_SECONDS", 0.2)
-    monkeypatch.setattr(session, "PAUSE_SECONDS", 0.3)
+    monkeypatch.setattr(migrating, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(migrating, "PAUSE_SECONDS", 0.3)
     downgrade(url, "0020")
     engine = create_engine(url)
     asked = 0

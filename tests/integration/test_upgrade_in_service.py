@@ -11,7 +11,7 @@ import pytest
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
 
-from core.db.session import migration_config, upgrade
+from core.db.migrating import migration_config, upgrade
 from tests.jobs_database import empty_database
 
 # The last that was written before there was a service to keep running.

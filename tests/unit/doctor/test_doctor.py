@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from core.cli import app
 from core.config import Settings
-from core.db.session import downgrade
+from core.db.migrating import downgrade
 from core.doctor import command, machine, servers
 from core.doctor.finding import Finding
 from tests.jobs_database import fresh_database
