@@ -28,8 +28,9 @@ demo: $(READY) ## run the three stages on real images and print the result
 up: $(READY) ## run the service with embedded servers, data in ./fewlabels-data
 	@$(BIN)/fewlabels up
 
+# Four processes at a time: with a thread for each core they would mostly wait for each other.
 test: $(READY) ## run the test suite
-	@$(OPENMP) $(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
+	@$(OPENMP) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 fuzz: $(READY) ## send the service what schemathesis makes up (EXAMPLES=200, SEED=1; 4 minutes)
 	@$(OPENMP) $(BIN)/python -m tests.fuzz \

@@ -38,12 +38,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_demo(place: Path, *arguments: str | Path) -> subprocess.Popen[str]:
+    # As at home: as many threads as there are cores, whatever the tests around it run with.
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     return subprocess.Popen(
         [sys.executable, "-m", "core.cli", "demo", "--epochs", "1", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TMPDIR": str(place)},
+        env={**environment, "TMPDIR": str(place)},
     )
 
 
