@@ -99,6 +99,7 @@ def running(made: Network, folder: Path) -> Iterator[Cluster]:
         auth_mode="keys",
         device="cpu",
         export_onnx=False,
+        ready_process=False,
         lease_seconds=4,
         sweep_seconds=1,
         checkpoint_seconds=1,

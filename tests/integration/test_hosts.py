@@ -15,7 +15,7 @@ from tests.integration.cluster import Cluster, running, upload
 from tests.integration.job_engine import children_of, gone, wait_until
 from tests.network_hosts import Host, network, why_not
 
-MINUTES = 0.3  # of training, however fast the machine, both attempts together
+MINUTES = 0.2  # of training, however fast the machine, both attempts together
 reason = why_not()
 pytestmark = pytest.mark.skipif(bool(reason), reason=reason)
 

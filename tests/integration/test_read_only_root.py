@@ -19,6 +19,7 @@ from tests.network_hosts import network, why_not
 
 DATA = Path("/mnt")  # an empty folder that every system has
 USER = 10001
+AS_SHIPPED = {"data_dir": DATA, "export_onnx": True, "ready_process": True}
 reason = why_not() or ("" if shutil.which("setpriv") else "needs the program setpriv")
 pytestmark = pytest.mark.skipif(bool(reason), reason=reason)
 # Seen by this process and its children alone: DATA is writable, all else of the root is not. The
@@ -40,7 +41,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     with network(hosts=1) as made, running(made, tmp_path) as cluster:
         inside = ["unshare", "--mount", "sh", "-ec", CONFINED, "confined"]
         for name in ("api", "beat", "worker"):
-            cluster.start(name, made.hub, inside=inside, data_dir=DATA, export_onnx=True)
+            cluster.start(name, made.hub, inside=inside, **AS_SHIPPED)
         made.hub.wait_for_port(cluster.settings.port)
         upload(cluster, made.hosts[0])
         yield cluster

@@ -15,7 +15,14 @@ SECONDS = 4.0
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_every_request_is_answered_at_twice_the_capacity(tmp_path: Path, processes: int) -> None:
-    work = soak(tmp_path / "data", seconds=SECONDS, seed=1, say=lambda _: None, processes=processes)
+    work = soak(
+        tmp_path / "data",
+        seconds=SECONDS,
+        seed=1,
+        say=lambda _: None,
+        processes=processes,
+        measured_seconds=1.5,
+    )
     told, faults = asyncio.run(work)
     assert faults == []
     assert told["hung"] == 0

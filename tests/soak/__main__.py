@@ -48,9 +48,18 @@ def main() -> int:
 
 
 async def soak(
-    folder: Path, *, seconds: float, seed: int, say: Callable[[str], None], processes: int = 1
+    folder: Path,
+    *,
+    seconds: float,
+    seed: int,
+    say: Callable[[str], None],
+    processes: int = 1,
+    measured_seconds: float = MEASURED_SECONDS,
 ) -> tuple[dict[str, float], list[str]]:
-    """Start the service and load it: what became of the requests, and what was wrong."""
+    """Start the service and load it: what became of the requests, and what was wrong.
+
+    Its capacity is measured for `measured_seconds` before, after as long to warm up.
+    """
     say("starting the service")
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
     timeout = httpx2.Timeout(2 * HUNG_SECONDS)
@@ -64,7 +73,7 @@ async def soak(
             say(f"answers lie {apart:.4f} apart or more, {TOLERANCE} is taken for equal")
             if apart < 3 * TOLERANCE:
                 raise SystemExit("the models do not tell the pictures apart: a mix would not show")
-            capacity = await load.capacity(min(MEASURED_SECONDS, seconds))
+            capacity = await load.capacity(measured_seconds)
             say(f"{capacity:.0f} requests a second at most; now {OVERLOAD:g} times as many")
             await load.run(rate=OVERLOAD * capacity, seconds=seconds, tell=say)
         tally = load.tally
