@@ -8,7 +8,7 @@ a smaller network. Each cell is recorded with its settings in benchmarks/results
 beside them; what is there is not computed again.
 
 Run with: python -m benchmarks.label_efficiency [--fresh] [--quick] [--dataset digits]
-    [--method scratch]
+    [--method scratch] [--labels 10] [--results labels]
 """
 
 from __future__ import annotations
@@ -121,12 +121,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one draw, a tenth of the training")
     parser.add_argument("--dataset", choices=DATASETS, action="append")
     parser.add_argument("--method", choices=METHODS, action="append", help="these alone")
+    parser.add_argument("--labels", type=int, choices=DRAWS, action="append", help="a class")
+    parser.add_argument("--results", default="labels", help="folder; one for each kind of machine")
     parser.add_argument("--show", action="store_true", help="print what is there, compute nothing")
     options = parser.parse_args()
-    folder: Path = RESULTS / ("labels-quick" if options.quick else "labels")
+    folder: Path = RESULTS / (options.results + ("-quick" if options.quick else ""))
     results = Results(folder)
     keep_freed_memory()
     draws = dict.fromkeys(DRAWS, 1) if options.quick else DRAWS
+    draws = {count: draws[count] for count in options.labels or draws}
     printed: dict[str, Any] = {}
     started = time.perf_counter()
     print("python -m benchmarks.label_efficiency" + (" --quick" if options.quick else ""))
