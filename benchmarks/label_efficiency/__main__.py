@@ -8,7 +8,7 @@ a smaller network. Each cell is recorded with its settings in benchmarks/results
 beside them; what is there is not computed again.
 
 Run with: python -m benchmarks.label_efficiency [--fresh] [--quick] [--dataset digits]
-    [--method scratch] [--labels 10] [--results labels]
+    [--method scratch] [--labels 10]
 """
 
 from __future__ import annotations
@@ -122,10 +122,9 @@ def main() -> None:
     parser.add_argument("--dataset", choices=DATASETS, action="append")
     parser.add_argument("--method", choices=METHODS, action="append", help="these alone")
     parser.add_argument("--labels", type=int, choices=DRAWS, action="append", help="a class")
-    parser.add_argument("--results", default="labels", help="folder; one for each kind of machine")
     parser.add_argument("--show", action="store_true", help="print what is there, compute nothing")
     options = parser.parse_args()
-    folder: Path = RESULTS / (options.results + ("-quick" if options.quick else ""))
+    folder: Path = RESULTS / ("labels-quick" if options.quick else "labels")
     results = Results(folder)
     keep_freed_memory()
     draws = dict.fromkeys(DRAWS, 1) if options.quick else DRAWS
