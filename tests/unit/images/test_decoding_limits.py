@@ -68,10 +68,10 @@ def huge_webp() -> bytes:
 )
 def test_huge_header_costs_nothing(data: bytes) -> None:
     tracemalloc.start()
-    begin = time.process_time()
+    begin = time.perf_counter()
     with pytest.raises(ImageTooLarge) as caught:
         read(data, max_pixels=50_000_000)
-    seconds = time.process_time() - begin
+    seconds = time.perf_counter() - begin
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     expected = "50000x50000 = 2,500,000,000 pixels; at most 50,000,000 are allowed"
@@ -150,10 +150,10 @@ def test_many_scans_are_refused_before_decoding() -> None:
     data = encode(gradient(), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     bomb = data[:-2] + data[last:-2] * 200 + b"\xff\xd9"
-    begin = time.process_time()
+    begin = time.perf_counter()
     with pytest.raises(ImageInvalid, match="100 scans"):
         read(bomb, max_bytes=256 * MIB)
-    assert time.process_time() - begin < 1
+    assert time.perf_counter() - begin < 1
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "stray"])
@@ -163,10 +163,10 @@ def test_millions_of_segments_are_refused_quickly(kind: str) -> None:
     else:
         filler = b"\xff\xfe\0\2" * 2_000_000 if kind == "JPEG" else b"\0" * 8_000_000
         data = b"\xff\xd8\xff\xfe\0\2" + filler + encode(gradient(), "JPEG")[2:]
-    begin = time.process_time()
+    begin = time.perf_counter()
     with pytest.raises(ImageInvalid, match="more than"):
         read(data, max_bytes=64 * MIB)
-    assert time.process_time() - begin < 1
+    assert time.perf_counter() - begin < 1
 
 
 @pytest.mark.parametrize("frames", [0, 2**31 + 1])

@@ -146,10 +146,9 @@ def test_the_lease_is_renewed_for_as_long_as_it_runs(database: JobsDatabase) -> 
 @pytest.mark.parametrize("obeys", [True, False])
 def test_a_cancelled_job_is_asked_and_then_killed(database: JobsDatabase, obeys: bool) -> None:
     attempt = Attempt(database, (OBEYS if obeys else IGNORES) + READY + SLEEP)
-    grace = 4.0
-    seconds = attempt.see_through(meanwhile=attempt.cancel, cancel_grace_seconds=grace)
+    seconds = attempt.see_through(meanwhile=attempt.cancel, cancel_grace_seconds=2.0)
     assert attempt.state == "cancelled"
-    assert (seconds < grace) == obeys
+    assert (seconds < 2.0) == obeys
     assert attempt.process.returncode == (3 if obeys else -9)
 
 
