@@ -19,6 +19,7 @@ from core.inference.flight import Decoding, Flight, Load, Timing, depart, timing
 from core.inference.model import Answer, LoadedModel, usable
 from core.inference.runtimes import Placement
 from core.inference.shelf import MB, Served, Shelf
+from core.learning.intraop import use_threads
 from core.learning.runtimes import Pixels
 from core.registry.artifact import ModelSource
 from core.telemetry import INFERENCE_SECONDS, logger
@@ -174,7 +175,7 @@ class Engine:
 
 def _threads(count: int, name: str) -> ThreadPoolExecutor:
     # Images are resized side by side: more threads for one would fight with the passes.
-    one_each = partial(torch.set_num_threads, 1)
+    one_each = partial(use_threads, 1)
     return ThreadPoolExecutor(count, thread_name_prefix=name, initializer=one_each)
 
 

@@ -9,6 +9,8 @@ from threading import Barrier, Lock
 
 import torch
 
+from core.learning.intraop import use_threads
+
 _STARTING = Lock()
 
 
@@ -37,7 +39,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     everybody = Barrier(threads)
 
     def alone(_: int) -> None:
-        torch.set_num_threads(1)
+        use_threads(1)
         everybody.wait()
 
     list(pool.map(alone, range(threads)))

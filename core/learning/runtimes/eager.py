@@ -8,6 +8,7 @@ import torch
 
 from core.learning.classifier import Classifier
 from core.learning.encoders import Encoder
+from core.learning.intraop import use_threads
 from core.learning.onnx_export import Answering
 from core.learning.preprocessing import Preprocessing
 from core.learning.runtimes.run import Floats, Pixels, Run
@@ -35,7 +36,7 @@ def eager(
     @torch.inference_mode()
     def run(canvases_BHWC: Pixels) -> tuple[Floats, Floats | None]:
         if threads is not None and not getattr(called, "before", False):
-            torch.set_num_threads(threads)
+            use_threads(threads)
             called.before = True
         outputs = answering(torch.from_numpy(canvases_BHWC).to(device))
         embedding_BD, *probabilities_BK = (output.float().cpu().numpy() for output in outputs)
