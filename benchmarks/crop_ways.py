@@ -30,14 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from core.learning.augmentations import PRESETS, AugmentationConfig, augment
 from core.learning.augmentations.moves import Moves, draw_moves
-from core.learning.augmentations.resampling import (
-    _whole_pixels,
-    by_grid,
-    by_products,
-    by_resizing,
-    planes,
-)
-from core.learning.augmentations.threads import on_threads
+from core.learning.augmentations.resampling import by_grid, by_products, planes
 
 VIEWS = 2
 BATCH = {32: 256, 96: 64, 224: 16}
@@ -57,8 +50,8 @@ class Cases:
         self.images = torch.randint(0, 256, shape, dtype=torch.uint8)
         self.sources = torch.arange(self.batch).repeat(VIEWS)
         self.moves = draw_moves(self.count, CROPS, torch.Generator().manual_seed(0))
-        lefts, widths = _whole_pixels(self.moves.centre_x_N, self.moves.width_N, size)
-        tops, heights = _whole_pixels(self.moves.centre_y_N, self.moves.height_N, size)
+        lefts, widths = whole_pixels(self.moves.centre_x_N, self.moves.width_N, size)
+        tops, heights = whole_pixels(self.moves.centre_y_N, self.moves.height_N, size)
         self.boxes = list(zip(tops, lefts, heights, widths, strict=True))
         step = max(1, PART_VALUES // (3 * size * size))
         self.parts = [slice(start, start + step) for start in range(0, self.count, step)]
@@ -69,20 +62,22 @@ class Cases:
         grid = functional.affine_grid(self.moves.maps(), list(repeated.shape), align_corners=False)
         return functional.grid_sample(repeated, grid, padding_mode="border", align_corners=False)
 
-    def in_parts(self, way: Callable[[Tensor, Tensor, Moves], Tensor], *, device: str) -> Tensor:
-        """Parts that fit into the caches; on threads of our own or, for "torch", on torch's."""
+    def in_parts(self, way: Callable[[Tensor, Tensor, Moves], Tensor]) -> Tensor:
+        """Parts that fit into the caches."""
         out = torch.empty(self.count, 3, self.size, self.size)
-
-        def fill(part: slice) -> None:
+        for part in self.parts:
             out[part] = way(self.images, self.sources[part], self.moves[part])
-
-        on_threads(fill, self.parts, device=device)
         return out
+
+    def kernel(self) -> Tensor:
+        """As `augment` does it: compiled, and nothing but the crops (drawing them included)."""
+        generator = torch.Generator().manual_seed(0)
+        return augment(self.images, config=CROPS, views=VIEWS, generator=generator)
 
     def products_bfloat16(self) -> Tensor:
         """Half the bits, so twice the multiplications a second where the CPU has them."""
         with torch.autocast("cpu", torch.bfloat16):
-            return self.in_parts(by_products, device="torch")
+            return self.in_parts(by_products)
 
     def gathered(self) -> Tensor:
         """Four neighbours of every pixel by index, mixed by their distance."""
@@ -113,32 +108,31 @@ class Cases:
             cut: Tensor = v2.functional.resized_crop(image, *box, size, antialias=antialias)
             return cut
 
-        def interpolated(image: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+        def interpolated(
+            image: Tensor, box: tuple[int, int, int, int], dtype: torch.dtype
+        ) -> Tensor:
             top, left, height, width = box
-            cut = image[None, :, top : top + height, left : left + width].float()
+            cut = image[None, :, top : top + height, left : left + width].to(dtype)
             return functional.interpolate(cut, size=size, mode="bilinear")[0]
 
         workers: DataLoader[Tensor] = DataLoader(
             Crops(self), batch_size=64, num_workers=2, persistent_workers=True
         )
+        floats, whole = (partial(interpolated, dtype=d) for d in (torch.float32, torch.uint8))
         plain, antialiased = (partial(torchvision_crop, antialias=a) for a in (False, True))
         return {
             "grid_sample, repeated batch": lambda: self.grid_repeated(torch.contiguous_format),
             "grid_sample, channels last": lambda: self.grid_repeated(torch.channels_last),
-            "grid_sample, in parts": lambda: self.in_parts(grid, device="torch"),
-            "grid_sample, in parts, own threads": lambda: self.in_parts(grid, device="cpu"),
-            "two products": lambda: self.in_parts(by_products, device="torch"),
-            "two products, own threads": lambda: self.in_parts(by_products, device="cpu"),
+            "grid_sample, in parts": lambda: self.in_parts(grid),
+            "two products": lambda: self.in_parts(by_products),
             "two products, bfloat16": self.products_bfloat16,
             "gather of four neighbours": self.gathered,
-            "interpolate, float32, one by one": lambda: self.one_by_one(interpolated),
+            "interpolate, float32, one by one": lambda: self.one_by_one(floats),
             "torchvision resized_crop, bytes": lambda: self.one_by_one(plain),
             "the same, antialias": lambda: self.one_by_one(antialiased),
             "the same, 2 DataLoader workers": lambda: self.loaded(workers),
-            "interpolate, bytes, one by one": lambda: by_resizing(
-                self.images, self.sources, self.moves
-            ),
-            "the same, in parts, own threads": lambda: self.in_parts(by_resizing, device="cpu"),
+            "interpolate, bytes, one by one": lambda: self.one_by_one(whole),
+            "compiled kernel": self.kernel,
         }
 
 
@@ -162,6 +156,13 @@ class Crops(Dataset[Tensor]):
 def grid(images: Tensor, sources: Tensor, moves: Moves) -> Tensor:
     """`by_grid` with the signature of the others."""
     return by_grid(images, sources, moves.maps())
+
+
+def whole_pixels(centre: Tensor, share: Tensor, size: int) -> tuple[list[int], list[int]]:
+    """First pixel and number of pixels along one axis."""
+    length = (share * size).round().clamp(1, size)
+    first = ((centre - share + 1) * (size / 2)).round().clamp(min=0)
+    return torch.minimum(first, size - length).int().tolist(), length.int().tolist()
 
 
 def gather_bilinear(images: Tensor, sources: Tensor, moves: Moves) -> Tensor:

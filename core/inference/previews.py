@@ -81,6 +81,7 @@ def _draw(canvases_BHWC: Pixels, asked: Asked) -> bytes:
         config=PRESETS[asked.augmentation].scaled(asked.strength),
         views=asked.views,
         generator=torch.Generator().manual_seed(asked.seed),
+        compiled=False,  # a compiler is nothing for an API process to load
     )
     bytes_VBHWC = (views_VBCHW * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
     return _png(_sheet(np.concatenate([canvases_BHWC[None], bytes_VBHWC])))

@@ -1,4 +1,4 @@
-"""How many threads torch's operations use: its intra-op parallelism, which each thread has alone."""
+"""How many threads an operation of torch uses, which every thread says for itself."""
 
 from __future__ import annotations
 

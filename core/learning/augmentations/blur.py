@@ -42,7 +42,7 @@ def blur(views_NCHW: Tensor, sigma_N: Tensor) -> None:
 
 
 def _blur_all(views_NCHW: Tensor, sigma_N: Tensor) -> None:
-    weight_NR = _weights(sigma_N)
+    weight_NR = weights(sigma_N)
     if views_NCHW.shape[-1] <= PRODUCTS_PIXELS:
         _by_products(views_NCHW, weight_NR)
     else:
@@ -50,11 +50,11 @@ def _blur_all(views_NCHW: Tensor, sigma_N: Tensor) -> None:
     views_NCHW.clamp_(0, 1)
 
 
-def _weights(sigma_N: Tensor) -> Tensor:
+def weights(sigma_N: Tensor) -> Tensor:
     """Weight of a pixel and of those at each distance from it, up to the widest blur's reach."""
-    reach = math.ceil(REACH * float(sigma_N[0]))  # the widest comes first
+    reach = math.ceil(REACH * float(sigma_N.max()))
     distance_R = torch.arange(reach + 1, device=sigma_N.device, dtype=torch.float32)
-    sigma_N1 = sigma_N[:, None]
+    sigma_N1 = sigma_N[:, None].clamp(min=torch.finfo(torch.float32).tiny)  # 0 weighs no other
     weight_NR = torch.exp(-0.5 * (distance_R / sigma_N1) ** 2)
     # A view's own reach, so that it does not matter which others it is blurred with.
     weight_NR *= distance_R <= (REACH * sigma_N1).ceil()

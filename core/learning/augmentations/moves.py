@@ -43,10 +43,15 @@ class Moves:
         """The moves of some of the views."""
         return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
+    def crops(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Centre x and y, width and height, these negative where the view is mirrored."""
+        width, height = self.width_N * self.mirror_x_N, self.height_N * self.mirror_y_N
+        return self.centre_x_N, self.centre_y_N, width, height
+
     def maps(self) -> Tensor:
         """Affine maps from the view's to the image's coordinates, both in [-1, 1]; (N, 2, 3)."""
         cos, sin = self.angle_N.cos(), self.angle_N.sin()
-        width, height = self.width_N * self.mirror_x_N, self.height_N * self.mirror_y_N
+        _, _, width, height = self.crops()
         across = torch.stack([cos * width, sin * width], dim=-1)
         slope = self.slope_N
         down = torch.stack([(cos * slope - sin) * height, (sin * slope + cos) * height], dim=-1)

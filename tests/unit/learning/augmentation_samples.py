@@ -22,9 +22,14 @@ def rough_images(count: int, size: int, channels: int) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
-def one_view(images_BHWC: Tensor, config: AugmentationConfig, seed: int = 0) -> Tensor:
+def one_view(
+    images_BHWC: Tensor, config: AugmentationConfig, seed: int = 0, *, compiled: bool = True
+) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return augment(images_BHWC, config=config, views=1, generator=generator)[0]
+    views_1BCHW = augment(
+        images_BHWC, config=config, views=1, generator=generator, compiled=compiled
+    )
+    return views_1BCHW[0]
 
 
 def as_floats(images_BHWC: Tensor) -> Tensor:

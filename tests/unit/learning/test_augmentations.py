@@ -8,9 +8,10 @@ from dataclasses import fields
 
 import pytest
 import torch
+from numba.core.dispatcher import Dispatcher
 from torch import Tensor
 
-from core.learning.augmentations import PRESETS, AugmentationConfig, augment
+from core.learning.augmentations import PRESETS, AugmentationConfig, augment, kernel
 from core.learning.augmentations import views as pipeline
 from tests.unit.learning.augmentation_samples import as_floats, one_view, rough_images
 
@@ -82,8 +83,49 @@ def test_views_do_not_depend_on_how_they_are_divided(
     images = rough_images(10, size, 3)
     config = AugmentationConfig.from_dict({**EVERYTHING.to_dict(), "rotation": rotation})
     together = one_view(images, config)
+    monkeypatch.setattr(pipeline, "COMPILED_AT_ONCE", 1)
+    assert torch.equal(one_view(images, config), together)
+
+
+@pytest.mark.parametrize("size", [16, 48])
+@pytest.mark.parametrize("rotation", [0.0, 20.0])
+def test_operations_do_not_depend_on_how_views_are_divided(
+    monkeypatch: pytest.MonkeyPatch, size: int, rotation: float
+) -> None:
+    images = rough_images(10, size, 3)
+    config = AugmentationConfig.from_dict({**EVERYTHING.to_dict(), "rotation": rotation})
+    together = one_view(images, config, compiled=False)
     monkeypatch.setattr(pipeline, "VALUES_AT_ONCE", {"cpu": 1})
-    torch.testing.assert_close(one_view(images, config), together, atol=1e-6, rtol=0)
+    alone = one_view(images, config, compiled=False)
+    torch.testing.assert_close(alone, together, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [5, 32, 65])
+@pytest.mark.parametrize("strength", [0.0, 1.0, 2.0])
+def test_the_kernel_does_what_the_operations_do(
+    preset: str, channels: int, size: int, strength: float
+) -> None:
+    images, config = rough_images(24, size, channels), PRESETS[preset].scaled(strength)
+    compiled, by_operations = (one_view(images, config, compiled=c) for c in (True, False))
+    # A value that rounding carries over the threshold of solarisation is another one.
+    far = (compiled - by_operations).abs() > 1e-4
+    assert far.float().mean() < 1e-5
+
+
+def test_without_a_folder_for_it_the_kernel_is_compiled_by_each_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unwritable(*_: object, **__: object) -> None:
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(Dispatcher, "enable_caching", unwritable)
+
+    def doubled(number: int) -> int:
+        return number + number
+
+    assert kernel.kept(doubled)(21) == 42
 
 
 @pytest.mark.parametrize("size", [16, 48])
@@ -116,10 +158,10 @@ def test_a_view_shows_nothing_of_other_images(size: int, rotation: float) -> Non
 def test_an_error_in_a_part_reaches_the_caller(
     monkeypatch: pytest.MonkeyPatch, two_threads: None
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: object) -> None:
         raise RuntimeError("no memory left")
 
-    monkeypatch.setattr(pipeline, "recolour", refuse)
+    monkeypatch.setattr(kernel, "make_views", refuse)
     with pytest.raises(RuntimeError, match="no memory left"):
         one_view(rough_images(2, 16, 3), EVERYTHING)
 

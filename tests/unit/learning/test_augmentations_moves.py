@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
 from core.learning.augmentations import AugmentationConfig
+from core.learning.augmentations.kernel import Orders, make_views
 from core.learning.augmentations.moves import Moves, draw_moves
-from core.learning.augmentations.resampling import by_grid, by_products, by_resizing
+from core.learning.augmentations.resampling import by_grid, by_products
 from tests.unit.learning.augmentation_samples import (
     as_floats,
     one_view,
@@ -43,10 +45,29 @@ def on_grid(images_BHWC: Tensor, sources_N: Tensor, moves: Moves) -> Tensor:
     return by_grid(images_BHWC, sources_N, moves.maps())
 
 
+def in_the_kernel(images_BHWC: Tensor, sources_N: Tensor, moves: Moves) -> Tensor:
+    count, size = len(sources_N), images_BHWC.shape[1]
+    no_floats = np.empty((0, 0, 0), np.float32)
+    orders = Orders(
+        sources_N=sources_N.numpy(),
+        crops_N4=torch.stack(moves.crops(), dim=-1).numpy(),
+        turns_N=moves.turns_N.numpy(),
+        maps_N23=no_floats,
+        matrix_NCC=no_floats,
+        lift_N=np.empty(0, np.float32),
+        weights_NR=np.ones((count, 1), np.float32),
+        solarized_N=np.zeros(count, np.bool_),
+    )
+    values = np.empty((count, images_BHWC.shape[3], size, size), np.float32)
+    luma = np.ones(3, np.float32)
+    make_views(images_BHWC.numpy(), orders, luma, np.float32(0.5), values)
+    return torch.from_numpy(values) * 255
+
+
 WAYS: dict[str, Callable[[Tensor, Tensor, Moves], Tensor]] = {
     "grid": on_grid,
     "products": by_products,
-    "resizing": by_resizing,
+    "kernel": in_the_kernel,
 }
 
 
@@ -65,7 +86,7 @@ def bilinear(image_HWC: Tensor, x: float, y: float, bounds: tuple[float, ...]) -
     return mixed
 
 
-def slow_view(image_HWC: Tensor, moves: Moves, row: int, *, whole_pixels: bool) -> Tensor:
+def slow_view(image_HWC: Tensor, moves: Moves, row: int) -> Tensor:
     """A crop of one image, pixel for pixel, then mirrored, then turned."""
     size = image_HWC.shape[0]
     spans = []
@@ -75,14 +96,9 @@ def slow_view(image_HWC: Tensor, moves: Moves, row: int, *, whole_pixels: bool) 
     ):
         length = float(share_N[row]) * size
         first = (float(centre_N[row]) + 1) * size / 2 - length / 2
-        if whole_pixels:
-            length = max(1, round(length))
-            first = min(max(0, round(first)), size - length)
         spans.append((first, length))
     (left, width), (top, height) = spans
     bounds = (0.0, size - 1.0, 0.0, size - 1.0)
-    if whole_pixels:  # cut first: what lies beside the crop is not seen
-        bounds = (left, left + width - 1, top, top + height - 1)
     view = torch.zeros(image_HWC.shape[2], size, size, dtype=torch.float64)
     for j in range(size):
         for i in range(size):
@@ -105,28 +121,22 @@ def test_every_way_equals_the_slow_loop(way: str, channels: int, size: int) -> N
     sources = torch.arange(24) % 3
     views = WAYS[way](images, sources, moves)
     assert set(moves.turns_N.tolist()) == {0, 1, 2, 3}
-    # Bytes are rounded to whole levels once for the columns and once for the rows.
-    tolerance = 1.0 if way == "resizing" else 0.02
     for row in range(24):
-        expected = slow_view(images[int(sources[row])], moves, row, whole_pixels=way == "resizing")
-        torch.testing.assert_close(views[row].double(), expected, atol=tolerance, rtol=0)
+        expected = slow_view(images[int(sources[row])], moves, row)
+        torch.testing.assert_close(views[row].double(), expected, atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_ways_agree_on_smooth_images(size: int) -> None:
-    """They differ in how exactly a crop may be placed, not in where it looks."""
     images = smooth_images(4, size, 3)
     moves = draw_moves(64, CROPS, torch.Generator().manual_seed(0))
     sources = torch.arange(64) % 4
     grid = on_grid(images, sources, moves)
-    torch.testing.assert_close(by_products(images, sources, moves), grid, atol=0.05, rtol=0)
-    steepest = images.int().diff(dim=1).abs().max(), images.int().diff(dim=2).abs().max()
-    resized = by_resizing(images, sources, moves)
-    assert (resized - grid).abs().max() <= int(max(steepest)) * 2 + 1
-    assert (resized - grid).abs().mean() < int(max(steepest)) / 4
+    for way in (by_products, in_the_kernel):
+        torch.testing.assert_close(way(images, sources, moves), grid, atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize("way", ["products", "resizing"])
+@pytest.mark.parametrize("way", ["products", "kernel"])
 @pytest.mark.parametrize("size", [8, 64])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 @pytest.mark.parametrize("mirrors", [(1.0, 1.0), (-1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)])
@@ -137,7 +147,8 @@ def test_turns_and_mirrors_are_exact_permutations(
     moves = moves_of(2, turns_N=turns, mirror_x_N=mirrors[0], mirror_y_N=mirrors[1])
     axes = [axis for axis, sign in zip((3, 2), mirrors, strict=True) if sign < 0]
     expected = images.permute(0, 3, 1, 2).float().flip(axes).rot90(turns, (2, 3))
-    assert torch.equal(WAYS[way](images, torch.arange(2), moves), expected)
+    moved = WAYS[way](images, torch.arange(2), moves)
+    assert torch.equal(moved / 255, expected / 255)
     on_a_grid = on_grid(images, torch.arange(2), moves)
     torch.testing.assert_close(on_a_grid, expected, atol=0.02, rtol=0)
 
@@ -151,10 +162,7 @@ def test_crop_equals_resized_crop(way: str) -> None:
     expected = reference.resized_crop(pixels, 0, 0, half, half, [size, size], antialias=False)
     # The last row and column differ where torchvision cuts before it interpolates.
     views = WAYS[way](images, torch.tensor([0]), moves)
-    tolerance = 1.0 if way == "resizing" else 0.01
-    torch.testing.assert_close(
-        views[..., :-1, :-1], expected[..., :-1, :-1], atol=tolerance, rtol=0
-    )
+    torch.testing.assert_close(views[..., :-1, :-1], expected[..., :-1, :-1], atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("angle", [-30.0, 10.0, 45.0])
@@ -206,7 +214,7 @@ def test_mirrors_and_turns_come_as_often_as_asked() -> None:
     assert (still.mirror_y_N > 0).all()
 
 
-@pytest.mark.parametrize("way", ["grid", "products"])
+@pytest.mark.parametrize("way", WAYS)
 def test_zooming_out_repeats_the_border(way: str) -> None:
     images = torch.full((1, 16, 16, 1), 200, dtype=torch.uint8)
     images[:, 1:-1, 1:-1] = 100

@@ -11,6 +11,7 @@ import pytest
 # Each way to start a thread that is to compute alone; the process may use two.
 COMPUTE = """
 import os, sys, threading
+from functools import partial
 import numpy as np
 import torch
 
@@ -38,8 +39,15 @@ def several_again() -> None:
 
 
 def augmenting() -> None:
-    from core.learning.augmentations.threads import on_threads
-    on_threads(lambda part: large(), [slice(0, 1), slice(1, 2)], device="cpu")
+    from core.learning.augmentations import PRESETS, augment
+
+    images = torch.zeros(512, 64, 64, 3, dtype=torch.uint8)
+    make = partial(augment, images, config=PRESETS["photo"], views=2, generator=torch.Generator())
+    torch.set_num_threads(1)
+    make()  # the compiler has a thread of its own
+    before = len(os.listdir("/proc/self/task"))
+    torch.set_num_threads(2)
+    make()
     print(len(os.listdir("/proc/self/task")) - before)
 
 

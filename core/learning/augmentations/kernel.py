@@ -1,0 +1,283 @@
+"""All operations on one view after the other, compiled for this CPU.
+
+PyTorch's operations pass the whole batch through memory each and hand the interpreter's lock from
+thread to thread; here a view stays in the cache of a core from the crop to its solarisation, and
+several threads meet nobody. The results are those of the operations (`augment` with
+`compiled=False`) but for rounding. Imported when it is first needed: the compiler takes a tenth
+of a second to load, and two to work where it has not kept an earlier result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+Places = tuple[NDArray[np.int32], NDArray[np.int32], Floats]
+Function = TypeVar("Function", bound=Callable[..., object])
+
+# What the compiler takes from here it keeps as it is: nothing that another module may change.
+ZERO, HALF, ONE, LEVELS = np.float32(0), np.float32(0.5), np.float32(1), np.float32(255)
+# Sums in another order and products with additions in one; divisions stay divisions.
+REORDERED = {"contract", "ninf", "nnan", "nsz", "reassoc"}
+
+
+def compiled(function: Function, *, kept: bool = False) -> Function:
+    """Machine code that needs no interpreter's lock, perhaps kept for the next process."""
+    made = numba.njit(function, nogil=True, fastmath=REORDERED, error_model="numpy", cache=kept)
+    return cast("Function", made)
+
+
+def kept(function: Function) -> Function:
+    """`compiled`, with all that it calls, once a machine where there is a folder for it."""
+    try:
+        return compiled(function, kept=True)
+    except RuntimeError:  # no folder may be written to
+        return compiled(function)
+
+
+class Orders(NamedTuple):
+    """What to make of which image, N times.
+
+    Attributes:
+        sources_N: Image of each view.
+        crops_N4: See `Moves.crops`.
+        turns_N: Quarter turns.
+        maps_N23: `Moves.maps()` where views are rotated or sheared, else none; they contain the
+            crops and the turns.
+        matrix_NCC: See `Colours`; none where colours stay.
+        lift_N: See `Colours`.
+        weights_NR: Of the blur, by distance; a view with none but the first stays sharp.
+        solarized_N: Whether a view is.
+    """
+
+    sources_N: Indices
+    crops_N4: Floats
+    turns_N: Indices
+    maps_N23: Floats
+    matrix_NCC: Floats
+    lift_N: Floats
+    weights_NR: Floats
+    solarized_N: Flags
+
+    def part(self, rows: slice) -> Orders:
+        """Some of them."""
+        return type(self)._make(array[rows] for array in self)
+
+
+@kept
+def make_views(
+    images_BHWC: Bytes, orders: Orders, luma_C: Floats, threshold: np.float32, out_NCHW: Floats
+) -> None:
+    """Write N views.
+
+    Args:
+        images_BHWC: Square canvases.
+        orders: N of them.
+        luma_C: What each channel contributes to a pixel's luma.
+        threshold: From which value on solarisation inverts.
+        out_NCHW: Where to.
+    """
+    count, channels, size, _ = out_NCHW.shape
+    padded_W = np.empty(size + 2 * orders.weights_NR.shape[1], np.float32)
+    plane_SS, rows_CS = np.empty((size, size), np.float32), np.empty((channels, size), np.float32)
+    turned_CSS = np.empty((channels, size, size), np.float32)
+    columns = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.float32)
+    lines = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.float32)
+    for n in range(count):
+        image_HWC, view_CHW = images_BHWC[orders.sources_N[n]], out_NCHW[n]
+        if len(orders.maps_N23) > 0:
+            _transform(image_HWC, orders.maps_N23[n], view_CHW)
+        else:
+            _axis(orders.crops_N4[n, 0], orders.crops_N4[n, 2], columns)
+            _axis(orders.crops_N4[n, 1], orders.crops_N4[n, 3], lines)
+            if orders.turns_N[n] == 0:
+                _crop(image_HWC, columns, lines, rows_CS, view_CHW)
+            else:
+                _crop(image_HWC, columns, lines, rows_CS, turned_CSS)
+                _turn(turned_CSS, orders.turns_N[n], view_CHW)
+        if len(orders.matrix_NCC) == 0:
+            _scale(view_CHW)
+        elif channels == 3:
+            _recolour(view_CHW, orders.matrix_NCC[n], orders.lift_N[n], luma_C)
+        else:
+            _relight(view_CHW, orders.matrix_NCC[n, 0, 0], orders.lift_N[n])
+        reach = orders.weights_NR.shape[1] - 1
+        while reach > 0 and orders.weights_NR[n, reach] == ZERO:
+            reach -= 1
+        if reach > 0:
+            for c in range(channels):
+                _blur(view_CHW[c], orders.weights_NR[n, : reach + 1], plane_SS, padded_W)
+        if orders.solarized_N[n]:
+            _solarize(view_CHW, threshold)
+
+
+@compiled
+def _axis(centre: float, scale: float, found: Places) -> None:
+    """Along one axis: the two pixels around each place of the view, and how near the second is."""
+    first_S, second_S, share_S = found
+    size = len(first_S)
+    middle = np.float32(size * HALF - HALF)
+    shift = np.float32(centre) * np.float32(size * HALF) + middle
+    last = np.float32(size - 1)
+    for j in range(size):
+        place = min(max((np.float32(j) - middle) * np.float32(scale) + shift, ZERO), last)
+        pixel = int(place)
+        first_S[j] = pixel
+        second_S[j] = min(pixel + 1, size - 1)
+        share_S[j] = place - np.float32(pixel)
+
+
+@compiled
+def _crop(
+    image_HWC: Bytes,
+    columns: Places,
+    lines: Places,
+    rows_CS: Floats,
+    out_CHW: Floats,
+) -> None:
+    """Bilinear interpolation is separable: two lines of the image to one, then along it."""
+    channels, size, _ = out_CHW.shape
+    left_S, right_S, across_S = columns
+    upper_S, lower_S, down_S = lines
+    start = min(left_S[0], left_S[size - 1])
+    stop = max(right_S[0], right_S[size - 1]) + 1
+    for i in range(size):
+        upper_SC, lower_SC, down = image_HWC[upper_S[i]], image_HWC[lower_S[i]], down_S[i]
+        for c in range(channels):
+            row_S = rows_CS[c]
+            for x in range(start, stop):
+                above, below = np.float32(upper_SC[x, c]), np.float32(lower_SC[x, c])
+                row_S[x] = above + (below - above) * down
+        for c in range(channels):
+            row_S, out_S = rows_CS[c], out_CHW[c, i]
+            for j in range(size):
+                before, after = row_S[left_S[j]], row_S[right_S[j]]
+                out_S[j] = before + (after - before) * across_S[j]
+
+
+@compiled
+def _turn(views_CHW: Floats, turns: int, out_CHW: Floats) -> None:
+    """As `torch.rot90` over the last two axes."""
+    channels, size, _ = out_CHW.shape
+    for c in range(channels):
+        for i in range(size):
+            for j in range(size):
+                if turns == 1:
+                    out_CHW[c, i, j] = views_CHW[c, j, size - 1 - i]
+                elif turns == 2:
+                    out_CHW[c, i, j] = views_CHW[c, size - 1 - i, size - 1 - j]
+                else:
+                    out_CHW[c, i, j] = views_CHW[c, size - 1 - j, i]
+
+
+@compiled
+def _transform(image_HWC: Bytes, map_23: Floats, out_CHW: Floats) -> None:
+    """Any affine map, as `grid_sample` with a border that repeats."""
+    channels, size, _ = out_CHW.shape
+    half, last = np.float32(size * HALF), np.float32(size - 1)
+    for i in range(size):
+        down = (np.float32(2 * i + 1)) / np.float32(size) - ONE
+        for j in range(size):
+            across = (np.float32(2 * j + 1)) / np.float32(size) - ONE
+            x = map_23[0, 0] * across + map_23[0, 1] * down + map_23[0, 2]
+            y = map_23[1, 0] * across + map_23[1, 1] * down + map_23[1, 2]
+            x = min(max((x + ONE) * half - HALF, ZERO), last)
+            y = min(max((y + ONE) * half - HALF, ZERO), last)
+            left, top = np.int32(x), np.int32(y)
+            right, bottom = min(left + 1, size - 1), min(top + 1, size - 1)
+            across_share, down_share = x - np.float32(left), y - np.float32(top)
+            for c in range(channels):
+                above = np.float32(image_HWC[top, left, c])
+                above += (np.float32(image_HWC[top, right, c]) - above) * across_share
+                below = np.float32(image_HWC[bottom, left, c])
+                below += (np.float32(image_HWC[bottom, right, c]) - below) * across_share
+                out_CHW[c, i, j] = above + (below - above) * down_share
+
+
+@compiled
+def _scale(view_CHW: Floats) -> None:
+    """Levels to values."""
+    values_P = view_CHW.reshape(view_CHW.size)
+    for p in range(len(values_P)):
+        values_P[p] = values_P[p] / LEVELS
+
+
+@compiled
+def _recolour(view_CHW: Floats, matrix_CC: Floats, lift: float, luma_C: Floats) -> None:
+    """Levels to recoloured values: the matrix, and a share of the view's mean luma."""
+    pixels = view_CHW.shape[1] * view_CHW.shape[2]
+    planes_CP = view_CHW.reshape(3, pixels)
+    red_P, green_P, blue_P = planes_CP[0], planes_CP[1], planes_CP[2]
+    reds, greens, blues = ZERO, ZERO, ZERO
+    for p in range(pixels):
+        reds += red_P[p]
+        greens += green_P[p]
+        blues += blue_P[p]
+    luma = (luma_C[0] * reds + luma_C[1] * greens + luma_C[2] * blues) / np.float32(pixels)
+    offset = luma * np.float32(lift) / LEVELS
+    m = matrix_CC / LEVELS
+    a, b, c, d, e, f = m[0, 0], m[0, 1], m[0, 2], m[1, 0], m[1, 1], m[1, 2]
+    g, h, i = m[2, 0], m[2, 1], m[2, 2]
+    for p in range(pixels):
+        red, green, blue = red_P[p], green_P[p], blue_P[p]
+        red_P[p] = min(max(a * red + b * green + c * blue + offset, ZERO), ONE)
+        green_P[p] = min(max(d * red + e * green + f * blue + offset, ZERO), ONE)
+        blue_P[p] = min(max(g * red + h * green + i * blue + offset, ZERO), ONE)
+
+
+@compiled
+def _relight(view_CHW: Floats, factor: float, lift: float) -> None:
+    """`_recolour` of a view of one channel."""
+    values_P = view_CHW.reshape(view_CHW.size)
+    total = ZERO
+    for p in range(len(values_P)):
+        total += values_P[p]
+    offset = total / np.float32(len(values_P)) * np.float32(lift) / LEVELS
+    scale = np.float32(factor) / LEVELS
+    for p in range(len(values_P)):
+        values_P[p] = min(max(scale * values_P[p] + offset, ZERO), ONE)
+
+
+@compiled
+def _blur(plane_HW: Floats, weights_R: Floats, lines_HW: Floats, padded_W: Floats) -> None:
+    """Separable, in place: a weighted sum of lines, then along each; the border repeats."""
+    size, reach = len(plane_HW), len(weights_R) - 1
+    for i in range(size):
+        line_W, middle_W = lines_HW[i], plane_HW[i]
+        for j in range(size):
+            line_W[j] = middle_W[j] * weights_R[0]
+        for k in range(1, reach + 1):
+            upper_W, lower_W = plane_HW[max(i - k, 0)], plane_HW[min(i + k, size - 1)]
+            weight = weights_R[k]
+            for j in range(size):
+                line_W[j] += weight * (upper_W[j] + lower_W[j])
+    for i in range(size):
+        line_W, out_W = lines_HW[i], plane_HW[i]
+        padded_W[:reach] = line_W[0]
+        padded_W[reach : reach + size] = line_W
+        padded_W[reach + size : 2 * reach + size] = line_W[size - 1]
+        for j in range(size):
+            out_W[j] = line_W[j] * weights_R[0]
+        for k in range(1, reach + 1):
+            weight = weights_R[k]
+            for j in range(size):
+                out_W[j] += weight * (padded_W[reach + j - k] + padded_W[reach + j + k])
+        for j in range(size):
+            out_W[j] = min(max(out_W[j], ZERO), ONE)
+
+
+@compiled
+def _solarize(view_CHW: Floats, threshold: np.float32) -> None:
+    """Invert every value that reaches the threshold."""
+    values_P = view_CHW.reshape(view_CHW.size)
+    for p in range(len(values_P)):
+        value = values_P[p]
+        values_P[p] = ONE - value if value >= threshold else value
