@@ -292,7 +292,8 @@ def child_environment(settings: Settings) -> dict[str, str]:
     # without spinning at all a step of a small network takes a third longer.
     environment.setdefault("OMP_WAIT_POLICY", "passive")
     environment.setdefault("GOMP_SPINCOUNT", "1000")
-    # What a job compiles (core/learning/augmentations/kernel.py) serves the next one; the code itself
-    # may lie where nobody may write.
-    environment.setdefault("NUMBA_CACHE_DIR", str(settings.data_dir / "compiled"))
+    # What a job compiles (core/learning/augmentations/kernel.py) is kept beside the code for the
+    # next one, unless the code lies where nobody may write.
+    if not os.access(__file__, os.W_OK):
+        environment.setdefault("NUMBA_CACHE_DIR", str(settings.data_dir / "compiled"))
     return environment

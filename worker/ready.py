@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from core.loading import loading
+
 ROOM = "." * 600  # on the command line, for the words that are shown there later
 STAT = Path("/proc/self/stat")
 ARG_START, ARG_END = 48 - 3, 49 - 3  # fields of proc_pid_stat(5), counted behind the name
@@ -102,8 +104,13 @@ def show(words: Sequence[str]) -> None:
 
 def main() -> int:
     """Load what a job needs, wait, and be its process."""
-    from worker import run_job  # noqa: PLC0415 (the worker itself must not load it)
+    # The worker itself must not load these.
+    from worker import run_job  # noqa: PLC0415
 
+    with loading():
+        from core.learning.augmentations import prepare  # noqa: PLC0415
+
+        prepare()
     return run_job.start(wait_for_order()[2:])
 
 

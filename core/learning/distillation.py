@@ -115,8 +115,13 @@ class DistillationTask:
         The standardisation is linear, so blending before or after it is the same.
         """
         config = self.config
-        views_1BCHW = augment(images_BHWC, config=config.augmentation, views=1, generator=generator)
-        inputs_BCHW = self.preprocessing.standardise(views_1BCHW[0])
+        inputs_BCHW = augment(
+            images_BHWC,
+            config=config.augmentation,
+            views=1,
+            generator=generator,
+            preprocessing=self.preprocessing,
+        )[0]
         batch, device = len(inputs_BCHW), inputs_BCHW.device
         if not config.mixup:
             return Blend(inputs_BCHW, torch.arange(batch, device=device), 1.0)

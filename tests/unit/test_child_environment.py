@@ -41,3 +41,15 @@ def test_threads_spin_for_a_moment_unless_something_else_was_asked(
     assert (environment["OMP_WAIT_POLICY"], environment["GOMP_SPINCOUNT"]) == ("passive", "77")
     monkeypatch.delenv("GOMP_SPINCOUNT")
     assert child_environment(settings)["GOMP_SPINCOUNT"] == "1000"
+
+
+def test_what_is_compiled_goes_to_the_data_folder_where_the_code_cannot_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=tmp_path, _env_file=None)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    assert "NUMBA_CACHE_DIR" not in child_environment(settings)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert child_environment(settings)["NUMBA_CACHE_DIR"] == str(tmp_path / "compiled")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "elsewhere")
+    assert child_environment(settings)["NUMBA_CACHE_DIR"] == "elsewhere"

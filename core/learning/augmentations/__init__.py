@@ -2,6 +2,6 @@
 
 from core.learning.augmentations.config import AugmentationConfig
 from core.learning.augmentations.presets import PRESETS
-from core.learning.augmentations.views import augment
+from core.learning.augmentations.views import augment, prepare
 
-__all__ = ["PRESETS", "AugmentationConfig", "augment"]
+__all__ = ["PRESETS", "AugmentationConfig", "augment", "prepare"]

@@ -10,17 +10,16 @@ of a second to load, and two to work where it has not kept an earlier result.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from core.learning.augmentations.orders import Floats, Orders
+
 Bytes = NDArray[np.uint8]
-Flags = NDArray[np.bool_]
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int64]
-Places = tuple[NDArray[np.int32], NDArray[np.int32], Floats]
+Places = tuple[NDArray[np.uint32], NDArray[np.uint32], Floats]
 Function = TypeVar("Function", bound=Callable[..., object])
 
 # What the compiler takes from here it keeps as it is: nothing that another module may change.
@@ -43,38 +42,14 @@ def kept(function: Function) -> Function:
         return compiled(function)
 
 
-class Orders(NamedTuple):
-    """What to make of which image, N times.
-
-    Attributes:
-        sources_N: Image of each view.
-        crops_N4: See `Moves.crops`.
-        turns_N: Quarter turns.
-        maps_N23: `Moves.maps()` where views are rotated or sheared, else none; they contain the
-            crops and the turns.
-        matrix_NCC: See `Colours`; none where colours stay.
-        lift_N: See `Colours`.
-        weights_NR: Of the blur, by distance; a view with none but the first stays sharp.
-        solarized_N: Whether a view is.
-    """
-
-    sources_N: Indices
-    crops_N4: Floats
-    turns_N: Indices
-    maps_N23: Floats
-    matrix_NCC: Floats
-    lift_N: Floats
-    weights_NR: Floats
-    solarized_N: Flags
-
-    def part(self, rows: slice) -> Orders:
-        """Some of them."""
-        return type(self)._make(array[rows] for array in self)
-
-
 @kept
 def make_views(
-    images_BHWC: Bytes, orders: Orders, luma_C: Floats, threshold: np.float32, out_NCHW: Floats
+    images_BHWC: Bytes,
+    orders: Orders,
+    luma_C: Floats,
+    threshold: np.float32,
+    statistics_2C: Floats,
+    out_NCHW: Floats,
 ) -> None:
     """Write N views.
 
@@ -83,14 +58,17 @@ def make_views(
         orders: N of them.
         luma_C: What each channel contributes to a pixel's luma.
         threshold: From which value on solarisation inverts.
+        statistics_2C: Mean and standard deviation to standardise each channel by; none leaves
+            the values in [0, 1].
         out_NCHW: Where to.
     """
     count, channels, size, _ = out_NCHW.shape
     padded_W = np.empty(size + 2 * orders.weights_NR.shape[1], np.float32)
-    plane_SS, rows_CS = np.empty((size, size), np.float32), np.empty((channels, size), np.float32)
+    plane_SS = np.empty((size, size), np.float32)
+    rows_2CS = np.empty((2, channels, size), np.float32)
     turned_CSS = np.empty((channels, size, size), np.float32)
-    columns = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.float32)
-    lines = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.float32)
+    columns = np.empty(size, np.uint32), np.empty(size, np.uint32), np.empty(size, np.float32)
+    lines = np.empty(size, np.uint32), np.empty(size, np.uint32), np.empty(size, np.float32)
     for n in range(count):
         image_HWC, view_CHW = images_BHWC[orders.sources_N[n]], out_NCHW[n]
         if len(orders.maps_N23) > 0:
@@ -99,24 +77,16 @@ def make_views(
             _axis(orders.crops_N4[n, 0], orders.crops_N4[n, 2], columns)
             _axis(orders.crops_N4[n, 1], orders.crops_N4[n, 3], lines)
             if orders.turns_N[n] == 0:
-                _crop(image_HWC, columns, lines, rows_CS, view_CHW)
+                _crop(image_HWC, columns, lines, rows_2CS, view_CHW)
             else:
-                _crop(image_HWC, columns, lines, rows_CS, turned_CSS)
+                _crop(image_HWC, columns, lines, rows_2CS, turned_CSS)
                 _turn(turned_CSS, orders.turns_N[n], view_CHW)
-        if len(orders.matrix_NCC) == 0:
-            _scale(view_CHW)
-        elif channels == 3:
-            _recolour(view_CHW, orders.matrix_NCC[n], orders.lift_N[n], luma_C)
-        else:
-            _relight(view_CHW, orders.matrix_NCC[n, 0, 0], orders.lift_N[n])
-        reach = orders.weights_NR.shape[1] - 1
-        while reach > 0 and orders.weights_NR[n, reach] == ZERO:
-            reach -= 1
-        if reach > 0:
-            for c in range(channels):
-                _blur(view_CHW[c], orders.weights_NR[n, : reach + 1], plane_SS, padded_W)
+        _recolour(view_CHW, orders, n, luma_C)
+        _blur(view_CHW, orders.weights_NR[n], plane_SS, padded_W)
         if orders.solarized_N[n]:
             _solarize(view_CHW, threshold)
+        if len(statistics_2C) > 0:
+            _standardise(view_CHW, statistics_2C)
 
 
 @compiled
@@ -137,30 +107,39 @@ def _axis(centre: float, scale: float, found: Places) -> None:
 
 @compiled
 def _crop(
-    image_HWC: Bytes,
-    columns: Places,
-    lines: Places,
-    rows_CS: Floats,
-    out_CHW: Floats,
+    image_HWC: Bytes, columns: Places, lines: Places, rows_2CS: Floats, out_CHW: Floats
 ) -> None:
-    """Bilinear interpolation is separable: two lines of the image to one, then along it."""
+    """Bilinear interpolation is separable: along lines of the image, then between two of them.
+
+    A crop is as a rule enlarged, so neighbouring lines of the view lie between the same two of
+    the image: these two are kept.
+    """
     channels, size, _ = out_CHW.shape
-    left_S, right_S, across_S = columns
     upper_S, lower_S, down_S = lines
-    start = min(left_S[0], left_S[size - 1])
-    stop = max(right_S[0], right_S[size - 1]) + 1
+    kept_even, kept_odd = -1, -1
     for i in range(size):
-        upper_SC, lower_SC, down = image_HWC[upper_S[i]], image_HWC[lower_S[i]], down_S[i]
+        upper, lower, down = upper_S[i], lower_S[i], down_S[i]
+        for line in (upper, lower):
+            if line % 2 == 0 and line != kept_even:
+                _along(image_HWC[line], columns, rows_2CS[0])
+                kept_even = line
+            elif line % 2 == 1 and line != kept_odd:
+                _along(image_HWC[line], columns, rows_2CS[1])
+                kept_odd = line
         for c in range(channels):
-            row_S = rows_CS[c]
-            for x in range(start, stop):
-                above, below = np.float32(upper_SC[x, c]), np.float32(lower_SC[x, c])
-                row_S[x] = above + (below - above) * down
-        for c in range(channels):
-            row_S, out_S = rows_CS[c], out_CHW[c, i]
+            above_S, below_S, out_S = rows_2CS[upper % 2, c], rows_2CS[lower % 2, c], out_CHW[c, i]
             for j in range(size):
-                before, after = row_S[left_S[j]], row_S[right_S[j]]
-                out_S[j] = before + (after - before) * across_S[j]
+                out_S[j] = above_S[j] + (below_S[j] - above_S[j]) * down
+
+
+@compiled
+def _along(line_SC: Bytes, columns: Places, out_CS: Floats) -> None:
+    left_S, right_S, across_S = columns
+    for c in range(len(out_CS)):
+        out_S = out_CS[c]
+        for j in range(len(out_S)):
+            before, after = np.float32(line_SC[left_S[j], c]), np.float32(line_SC[right_S[j], c])
+            out_S[j] = before + (after - before) * across_S[j]
 
 
 @compiled
@@ -203,16 +182,19 @@ def _transform(image_HWC: Bytes, map_23: Floats, out_CHW: Floats) -> None:
 
 
 @compiled
-def _scale(view_CHW: Floats) -> None:
-    """Levels to values."""
-    values_P = view_CHW.reshape(view_CHW.size)
-    for p in range(len(values_P)):
-        values_P[p] = values_P[p] / LEVELS
+def _recolour(view_CHW: Floats, orders: Orders, n: int, luma_C: Floats) -> None:
+    """Levels to values, with the colours of order n if there are any."""
+    if len(orders.matrix_NCC) == 0:
+        _relight(view_CHW, ONE, ZERO)
+    elif len(view_CHW) == 3:
+        _mix(view_CHW, orders.matrix_NCC[n], orders.lift_N[n], luma_C)
+    else:
+        _relight(view_CHW, orders.matrix_NCC[n, 0, 0], orders.lift_N[n])
 
 
 @compiled
-def _recolour(view_CHW: Floats, matrix_CC: Floats, lift: float, luma_C: Floats) -> None:
-    """Levels to recoloured values: the matrix, and a share of the view's mean luma."""
+def _mix(view_CHW: Floats, matrix_CC: Floats, lift: float, luma_C: Floats) -> None:
+    """The matrix, and a share of the view's mean luma."""
     pixels = view_CHW.shape[1] * view_CHW.shape[2]
     planes_CP = view_CHW.reshape(3, pixels)
     red_P, green_P, blue_P = planes_CP[0], planes_CP[1], planes_CP[2]
@@ -234,44 +216,67 @@ def _recolour(view_CHW: Floats, matrix_CC: Floats, lift: float, luma_C: Floats) 
 
 
 @compiled
-def _relight(view_CHW: Floats, factor: float, lift: float) -> None:
-    """`_recolour` of a view of one channel."""
+def _relight(view_CHW: Floats, factor: np.float32, lift: np.float32) -> None:
+    """`_mix` of a view of one channel."""
     values_P = view_CHW.reshape(view_CHW.size)
     total = ZERO
     for p in range(len(values_P)):
         total += values_P[p]
-    offset = total / np.float32(len(values_P)) * np.float32(lift) / LEVELS
-    scale = np.float32(factor) / LEVELS
+    offset = total / np.float32(len(values_P)) * lift / LEVELS
     for p in range(len(values_P)):
-        values_P[p] = min(max(scale * values_P[p] + offset, ZERO), ONE)
+        values_P[p] = min(max(factor * values_P[p] / LEVELS + offset, ZERO), ONE)
 
 
 @compiled
-def _blur(plane_HW: Floats, weights_R: Floats, lines_HW: Floats, padded_W: Floats) -> None:
-    """Separable, in place: a weighted sum of lines, then along each; the border repeats."""
+def _blur(view_CHW: Floats, weights_R: Floats, lines_HW: Floats, padded_W: Floats) -> None:
+    reach = len(weights_R) - 1
+    while reach > 0 and weights_R[reach] == ZERO:
+        reach -= 1
+    if reach > 0:
+        for c in range(len(view_CHW)):
+            _blur_plane(view_CHW[c], weights_R[: reach + 1], lines_HW, padded_W)
+
+
+@compiled
+def _blur_plane(plane_HW: Floats, weights_R: Floats, lines_HW: Floats, padded_W: Floats) -> None:
+    """Separable, in place: a weighted sum of lines, then along each; the border repeats.
+
+    Two distances at once, which halves the way to memory and back; the last may be alone. In a
+    function of its own the inner loop would take double the time.
+    """
     size, reach = len(plane_HW), len(weights_R) - 1
+    margin = reach + 1
     for i in range(size):
         line_W, middle_W = lines_HW[i], plane_HW[i]
         for j in range(size):
             line_W[j] = middle_W[j] * weights_R[0]
-        for k in range(1, reach + 1):
+        for k in range(1, reach + 1, 2):
+            near_weight, far_weight = weights_R[k], weights_R[k + 1] if k < reach else ZERO
             upper_W, lower_W = plane_HW[max(i - k, 0)], plane_HW[min(i + k, size - 1)]
-            weight = weights_R[k]
+            top_W, bottom_W = plane_HW[max(i - k - 1, 0)], plane_HW[min(i + k + 1, size - 1)]
             for j in range(size):
-                line_W[j] += weight * (upper_W[j] + lower_W[j])
+                near, far = upper_W[j] + lower_W[j], top_W[j] + bottom_W[j]
+                line_W[j] += near_weight * near + far_weight * far
     for i in range(size):
         line_W, out_W = lines_HW[i], plane_HW[i]
-        padded_W[:reach] = line_W[0]
-        padded_W[reach : reach + size] = line_W
-        padded_W[reach + size : 2 * reach + size] = line_W[size - 1]
+        _pad(line_W, margin, padded_W)
         for j in range(size):
             out_W[j] = line_W[j] * weights_R[0]
-        for k in range(1, reach + 1):
-            weight = weights_R[k]
+        for k in range(1, reach + 1, 2):
+            near_weight, far_weight = weights_R[k], weights_R[k + 1] if k < reach else ZERO
+            left_W, right_W = padded_W[margin - k :], padded_W[margin + k :]
+            first_W, last_W = padded_W[margin - k - 1 :], padded_W[margin + k + 1 :]
             for j in range(size):
-                out_W[j] += weight * (padded_W[reach + j - k] + padded_W[reach + j + k])
+                near, far = left_W[j] + right_W[j], first_W[j] + last_W[j]
+                out_W[j] += near_weight * near + far_weight * far
         for j in range(size):
             out_W[j] = min(max(out_W[j], ZERO), ONE)
+
+
+@compiled
+def _pad(line_W: Floats, margin: int, padded_W: Floats) -> None:
+    for j in range(len(line_W) + 2 * margin):
+        padded_W[j] = line_W[min(max(j - margin, 0), len(line_W) - 1)]
 
 
 @compiled
@@ -281,3 +286,12 @@ def _solarize(view_CHW: Floats, threshold: np.float32) -> None:
     for p in range(len(values_P)):
         value = values_P[p]
         values_P[p] = ONE - value if value >= threshold else value
+
+
+@compiled
+def _standardise(view_CHW: Floats, statistics_2C: Floats) -> None:
+    for c in range(len(view_CHW)):
+        mean, deviation = statistics_2C[0, c], statistics_2C[1, c]
+        values_P = view_CHW[c].reshape(view_CHW[c].size)
+        for p in range(len(values_P)):
+            values_P[p] = (values_P[p] - mean) / deviation

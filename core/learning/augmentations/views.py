@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from core.learning.augmentations.blur import blur, draw_blur, weights
@@ -15,8 +16,10 @@ from core.learning.augmentations.colour import LUMA, Colours, draw_colours, reco
 from core.learning.augmentations.config import AugmentationConfig
 from core.learning.augmentations.draws import chosen
 from core.learning.augmentations.moves import Moves, draw_moves
+from core.learning.augmentations.orders import Orders
 from core.learning.augmentations.resampling import warp
 from core.learning.augmentations.threads import on_threads
+from core.learning.preprocessing import Preprocessing
 
 # So many values go through PyTorch's operations together: on the CPU as its caches hold.
 VALUES_AT_ONCE = {"cpu": 2**19}
@@ -31,6 +34,7 @@ def augment(
     config: AugmentationConfig,
     views: int,
     generator: torch.Generator,
+    preprocessing: Preprocessing | None = None,
     compiled: bool = True,
 ) -> Tensor:
     """Independent random views: crop, mirror, turn, colour, blur, solarisation, in this order.
@@ -44,12 +48,13 @@ def augment(
         views: Views of each image.
         generator: On the device of the images; all decisions are drawn before the first pixel
             is touched.
+        preprocessing: Standardises the views; None leaves them in [0, 1].
         compiled: On the CPU, use the compiled kernel in place of PyTorch's operations: two to
             four times as fast, but it loads a compiler, and where that has not kept its result,
             the first call takes two seconds more. Results differ by rounding only.
 
     Returns:
-        float32 in [0, 1], (views, B, C, S, S).
+        float32, (views, B, C, S, S).
     """
     batch, size, _, channels = images_BHWC.shape
     count, device = views * batch, images_BHWC.device
@@ -58,10 +63,19 @@ def augment(
         sources_N = torch.arange(batch, device=device).repeat(views)
         views_NCHW = torch.empty(count, channels, size, size, device=device)
         if compiled and device.type == "cpu":
-            _compiled(images_BHWC, sources_N, drawn, config, views_NCHW)
+            statistics = _statistics(preprocessing)
+            _compiled(images_BHWC, sources_N, drawn, config, statistics, views_NCHW)
         else:
             _by_operations(images_BHWC, sources_N, drawn, config, views_NCHW)
+            if preprocessing is not None:
+                preprocessing.standardise(views_NCHW)
     return views_NCHW.view(views, batch, channels, size, size)
+
+
+def prepare() -> None:
+    """Load the kernel, or compile it where it was not kept, before the first views are wanted."""
+    image = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
+    augment(image, config=AugmentationConfig(), views=1, generator=torch.Generator())
 
 
 def _by_operations(
@@ -85,9 +99,10 @@ def _compiled(
     sources_N: Tensor,
     drawn: _Drawn,
     config: AugmentationConfig,
+    statistics_2C: NDArray[np.float32],
     views_NCHW: Tensor,
 ) -> None:
-    from core.learning.augmentations.kernel import Orders, make_views  # noqa: PLC0415 — see there
+    from core.learning.augmentations.kernel import make_views  # noqa: PLC0415 — see there
 
     moves, colours = drawn.moves, drawn.colours
     none = torch.empty(0, 0, 0)
@@ -102,15 +117,25 @@ def _compiled(
         weights_NR=weights(drawn.sigma_N).numpy(),
         solarized_N=drawn.solarized_N.numpy(),
     )
-    images, luma, out = images_BHWC.numpy(), np.array(LUMA, np.float32), views_NCHW.numpy()
+    images, luma, out = (
+        images_BHWC.contiguous().numpy(),
+        np.array(LUMA, np.float32),
+        views_NCHW.numpy(),
+    )
 
     threshold = np.float32(config.solarize_threshold)
 
     def fill(part: slice) -> None:
-        make_views(images, orders.part(part), luma, threshold, out[part])
+        make_views(images, orders.part(part), luma, threshold, statistics_2C, out[part])
 
     parts = max(torch.get_num_threads(), views_NCHW.numel() // COMPILED_AT_ONCE)
     on_threads(fill, _parts(views_NCHW, parts))
+
+
+def _statistics(preprocessing: Preprocessing | None) -> NDArray[np.float32]:
+    if preprocessing is None:
+        return np.empty((0, 0), np.float32)
+    return np.array([preprocessing.mean, preprocessing.std], np.float32)
 
 
 def _parts(views_NCHW: Tensor, parts: int) -> list[slice]:

@@ -55,13 +55,13 @@ class SupConTask:
         generator: torch.Generator,
     ) -> Tensor:
         """Augmented views, (V, B, C, S, S)."""
-        views_VBCHW = augment(
+        return augment(
             images_BHWC,
             config=self.config.augmentation,
             views=self.config.views,
             generator=generator,
+            preprocessing=self.preprocessing,
         )
-        return self.preprocessing.standardise(views_VBCHW)
 
     def step(self, inputs: Tensor, rows_B: Tensor) -> StepResult:
         """Loss of one batch; all views go through the encoder at once."""

@@ -54,9 +54,13 @@ class SupervisedTask:
     ) -> Tensor:
         """One augmented view of each image, (B, C, S, S)."""
         views_1BCHW = augment(
-            images_BHWC, config=self.config.augmentation, views=1, generator=generator
+            images_BHWC,
+            config=self.config.augmentation,
+            views=1,
+            generator=generator,
+            preprocessing=self.preprocessing,
         )
-        return self.preprocessing.standardise(views_1BCHW[0])
+        return views_1BCHW[0]
 
     def step(self, inputs: Tensor, rows_B: Tensor) -> StepResult:
         """Cross-entropy, and accuracy on the views."""

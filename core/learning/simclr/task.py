@@ -100,10 +100,13 @@ class SimCLRTask:
     @torch.no_grad()
     def _views(self, images_BHWC: Tensor, generator: torch.Generator) -> Tensor:
         config = self.config
-        views_VBCHW = augment(
-            images_BHWC, config=config.augmentation, views=config.views, generator=generator
+        return augment(
+            images_BHWC,
+            config=config.augmentation,
+            views=config.views,
+            generator=generator,
+            preprocessing=self.preprocessing,
         )
-        return self.preprocessing.standardise(views_VBCHW)
 
     def _loss(self, z_VBD: Tensor, rows_B: Tensor) -> Tensor:
         self.projections = z_VBD.detach()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from core.learning.augmentations import PRESETS, AugmentationConfig, augment, kernel
 from core.learning.augmentations import views as pipeline
+from core.learning.preprocessing import Preprocessing
 from tests.unit.learning.augmentation_samples import as_floats, one_view, rough_images
 
 EVERYTHING = AugmentationConfig(
@@ -112,6 +113,31 @@ def test_the_kernel_does_what_the_operations_do(
     # A value that rounding carries over the threshold of solarisation is another one.
     far = (compiled - by_operations).abs() > 1e-4
     assert far.float().mean() < 1e-5
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_views_can_be_standardised(channels: int, compiled: bool) -> None:
+    images = rough_images(4, 16, channels)
+    preprocessing = Preprocessing(
+        image_size=16,
+        channels=channels,
+        mean=(0.2, 0.4, 0.6)[:channels],
+        std=(0.5, 0.1, 2.0)[:channels],
+    )
+    plain, standardised = (
+        augment(
+            images,
+            config=EVERYTHING,
+            views=2,
+            generator=torch.Generator().manual_seed(0),
+            preprocessing=known,
+            compiled=compiled,
+        )
+        for known in (None, preprocessing)
+    )
+    expected = preprocessing.standardise(plain.clone())
+    torch.testing.assert_close(standardised, expected, atol=1e-6, rtol=1e-6)
 
 
 def test_without_a_folder_for_it_the_kernel_is_compiled_by_each_process(
