@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from core.learning.augmentations import PRESETS, AugmentationConfig, augment
 from core.learning.augmentations.moves import Moves, draw_moves
 from core.learning.augmentations.resampling import by_grid, by_products, planes
+from core.learning.memory import keep_freed_memory
 
 VIEWS = 2
 BATCH = {32: 256, 96: 64, 224: 16}
@@ -252,6 +253,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    keep_freed_memory()  # as the worker does; all ways have it
     machine = {
         "python": platform.python_version(),
         "torch": torch.__version__,
