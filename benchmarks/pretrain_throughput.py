@@ -11,8 +11,7 @@ Both spend the same time in the network, so how much faster one is depends on th
 heavier it is, the nearer every ratio comes to one. The default is the smallest encoder, which
 leaves the most to what a training loop can do well or badly.
 
-Run with: python -m benchmarks.pretrain_throughput [--rounds 5] [--sizes 32 96 224]
-    [--encoder resnet10]
+Run with: python -m benchmarks.pretrain_throughput [--rounds 5] [--sizes 32 96 224] [--encoder NAME]
 """
 
 from __future__ import annotations
@@ -134,8 +133,7 @@ class Contest:
         self._decode_seconds = 0.0
         self.decoded_speed = 0.0
         side = case.files or case.size
-        shape = (side * 4 // 3, side) if case.files == 256 else (side, side)
-        pictures = list(photographs(case.images, *shape))
+        pictures = list(photographs(case.images, side * 4 // 3 if side == 256 else side, side))
         self.files = [self._write(i, picture) for i, picture in enumerate(pictures) if case.files]
         self.pixels = np.stack(pictures) if not case.files else None
         neutral = Preprocessing(image_size=case.size, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -222,8 +220,7 @@ class Contest:
 
     def limit(self) -> float:
         """Forward and backward, nothing else."""
-        case = self.case
-        module, _ = self.network()
+        case, (module, _) = self.case, self.network()
         views = torch.randn(2 * case.batch, 3, case.size, case.size)
         steps, started = case.images // case.batch - 1, time.perf_counter()
         for _ in range(steps):
@@ -253,9 +250,8 @@ def measure(case: Case, rounds: int, encoder: str) -> dict[str, float]:
         turns: list[dict[str, float]] = []
         for number in range(rounds):
             turn = {name: getattr(contest, name)() for name in ("ours", "lightly", "limit")}
-            turn["decoded"] = contest.decoded_speed
-            turns.append(turn)
-            told = ", ".join(f"{name} {value:.1f}" for name, value in turn.items())
+            turns.append({**turn, "decoded": contest.decoded_speed})
+            told = ", ".join(f"{name} {value:.1f}" for name, value in turns[-1].items())
             print(f"  round {number + 1}: {told} images/s", flush=True)
     middle = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     return {

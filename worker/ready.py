@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from core.loading import loading
+from core.config import load_settings
 
 ROOM = "." * 600  # on the command line, for the words that are shown there later
 STAT = Path("/proc/self/stat")
@@ -107,7 +107,7 @@ def main() -> int:
     # The worker itself must not load these.
     from worker import run_job  # noqa: PLC0415
 
-    with loading():
+    if "cpu" in load_settings().devices_taken:
         from core.learning.augmentations import prepare  # noqa: PLC0415
 
         prepare()

@@ -36,6 +36,7 @@ from core.config import Settings, load_settings
 from core.db.migrating import upgrade
 from core.db.session import make_engine, session_factory
 from core.embedded.servers import start_servers
+from core.learning.intraop import use_threads
 
 CASES = {"resnet10@32": ("resnet10", 32, (32, 32)), "resnet18@224": ("resnet18", 224, (500, 375))}
 CLIENTS = {1: (1, 8, 32), 16: (1, 2, 4)}  # by images in a request
@@ -59,7 +60,7 @@ class Case:
 def limit(opened: Opened, images: list[bytes], seconds: float) -> float:
     """Images a second of the runtime alone, decode counted."""
     done, began = 0, time.perf_counter()
-    with ThreadPoolExecutor(CORES, initializer=partial(torch.set_num_threads, 1)) as pool:
+    with ThreadPoolExecutor(CORES, initializer=partial(use_threads, 1)) as pool:
         while time.perf_counter() - began < seconds:
             batch = [images[(done + row) % len(images)] for row in range(BATCH)]
             opened.forward(list(pool.map(opened.canvas, batch)))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from core.storage.store import BlobStore
 
 Pixels = NDArray[np.uint8]
 WINDOW = 256
-TOGETHER = 16  # images a task: one each, threads would mostly wait for each other
+TOGETHER = 16  # most images a task: one each, threads would mostly wait for each other
 
 
 def open_cache(
@@ -94,13 +95,18 @@ def decoded(
         return canvas(decode(data, max_bytes=len(data), max_pixels=2**62).pixels_HWC)
 
     def load_all(together: Sequence[str]) -> list[Pixels]:
-        return [load(sha256) for sha256 in together]
+        return [load(sha256) for sha256 in together if not left.is_set()]
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for start in range(0, len(sha256s), WINDOW):
-            window = sha256s[start : start + WINDOW]
-            tasks = [window[i : i + TOGETHER] for i in range(0, len(window), TOGETHER)]
-            yield from chain.from_iterable(pool.map(load_all, tasks))
+    left, threads = Event(), os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for start in range(0, len(sha256s), WINDOW):
+                window = sha256s[start : start + WINDOW]
+                most = min(TOGETHER, -(-len(window) // (2 * threads)))
+                tasks = [window[i : i + most] for i in range(0, len(window), most)]
+                yield from chain.from_iterable(pool.map(load_all, tasks))
+        finally:
+            left.set()  # a stopped job does not wait for images that nobody will see
 
 
 def _bytes_of(store: BlobStore, sha256: str) -> bytes:

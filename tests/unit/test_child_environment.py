@@ -48,6 +48,7 @@ def test_what_is_compiled_goes_to_the_data_folder_where_the_code_cannot_be_writt
 ) -> None:
     settings = Settings(data_dir=tmp_path, _env_file=None)
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr("os.access", lambda *_: True)
     assert "NUMBA_CACHE_DIR" not in child_environment(settings)
     monkeypatch.setattr("os.access", lambda *_: False)
     assert child_environment(settings)["NUMBA_CACHE_DIR"] == str(tmp_path / "compiled")

@@ -73,6 +73,11 @@ class AugmentationConfig:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: found {getattr(self, name)}, at least 0 is needed")
 
+    @property
+    def tilts(self) -> bool:
+        """Whether views may be rotated or sheared, and not only cut out, mirrored and turned."""
+        return self.rotation > 0 or self.shear > 0
+
     def scaled(self, strength: float) -> Self:
         """The same operations, weaker or stronger.
 

@@ -3,8 +3,7 @@
 PyTorch's operations pass the whole batch through memory each and hand the interpreter's lock from
 thread to thread; here a view stays in the cache of a core from the crop to its solarisation, and
 several threads meet nobody. The results are those of the operations (`augment` with
-`compiled=False`) but for rounding. Imported when it is first needed: the compiler takes a tenth
-of a second to load, and two to work where it has not kept an earlier result.
+`compiled=False`) but for rounding. `machine_code.py` loads it, when it is first needed.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from core.learning.augmentations.orders import Floats, Orders
+from core.learning.augmentations.orders import Flags, Floats, Indices
 
 Bytes = NDArray[np.uint8]
+Ordered = tuple[Indices, Floats, Indices, Floats, Floats, Floats, Floats, Flags]
 Places = tuple[NDArray[np.uint32], NDArray[np.uint32], Floats]
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -28,24 +28,15 @@ ZERO, HALF, ONE, LEVELS = np.float32(0), np.float32(0.5), np.float32(1), np.floa
 REORDERED = {"contract", "ninf", "nnan", "nsz", "reassoc"}
 
 
-def compiled(function: Function, *, kept: bool = False) -> Function:
+def compiled(function: Function, *, keep: bool = False) -> Function:
     """Machine code that needs no interpreter's lock, perhaps kept for the next process."""
-    made = numba.njit(function, nogil=True, fastmath=REORDERED, error_model="numpy", cache=kept)
+    made = numba.njit(function, nogil=True, fastmath=REORDERED, error_model="numpy", cache=keep)
     return cast("Function", made)
 
 
-def kept(function: Function) -> Function:
-    """`compiled`, with all that it calls, once a machine where there is a folder for it."""
-    try:
-        return compiled(function, kept=True)
-    except RuntimeError:  # no folder may be written to
-        return compiled(function)
-
-
-@kept
 def make_views(
     images_BHWC: Bytes,
-    orders: Orders,
+    orders: Ordered,
     luma_C: Floats,
     threshold: np.float32,
     statistics_2C: Floats,
@@ -55,38 +46,33 @@ def make_views(
 
     Args:
         images_BHWC: Square canvases.
-        orders: N of them.
+        orders: `Orders` as a plain tuple: code that is kept may name no class of ours.
         luma_C: What each channel contributes to a pixel's luma.
         threshold: From which value on solarisation inverts.
         statistics_2C: Mean and standard deviation to standardise each channel by; none leaves
             the values in [0, 1].
         out_NCHW: Where to.
     """
+    sources_N, crops_N4, turns_N, maps_N23, matrix_NCC, lift_N, weights_NR, solarized_N = orders
     count, channels, size, _ = out_NCHW.shape
-    padded_W = np.empty(size + 2 * orders.weights_NR.shape[1], np.float32)
-    plane_SS = np.empty((size, size), np.float32)
-    rows_2CS = np.empty((2, channels, size), np.float32)
-    turned_CSS = np.empty((channels, size, size), np.float32)
     columns = np.empty(size, np.uint32), np.empty(size, np.uint32), np.empty(size, np.float32)
     lines = np.empty(size, np.uint32), np.empty(size, np.uint32), np.empty(size, np.float32)
+    rows_2CS = np.empty((2, channels, size), np.float32)
+    turned_CSS = np.empty((channels, size, size), np.float32)
+    padded_W = np.empty(size + 2 * weights_NR.shape[1], np.float32)
     for n in range(count):
-        image_HWC, view_CHW = images_BHWC[orders.sources_N[n]], out_NCHW[n]
-        if len(orders.maps_N23) > 0:
-            _transform(image_HWC, orders.maps_N23[n], view_CHW)
+        image_HWC, view_CHW = images_BHWC[sources_N[n]], out_NCHW[n]
+        if len(maps_N23) > 0:
+            _transform(image_HWC, maps_N23[n], view_CHW)
         else:
-            _axis(orders.crops_N4[n, 0], orders.crops_N4[n, 2], columns)
-            _axis(orders.crops_N4[n, 1], orders.crops_N4[n, 3], lines)
-            if orders.turns_N[n] == 0:
-                _crop(image_HWC, columns, lines, rows_2CS, view_CHW)
-            else:
-                _crop(image_HWC, columns, lines, rows_2CS, turned_CSS)
-                _turn(turned_CSS, orders.turns_N[n], view_CHW)
-        _recolour(view_CHW, orders, n, luma_C)
-        _blur(view_CHW, orders.weights_NR[n], plane_SS, padded_W)
-        if orders.solarized_N[n]:
-            _solarize(view_CHW, threshold)
-        if len(statistics_2C) > 0:
-            _standardise(view_CHW, statistics_2C)
+            _axis(crops_N4[n, 0], crops_N4[n, 2], columns)
+            _axis(crops_N4[n, 1], crops_N4[n, 3], lines)
+            seen_CHW = turned_CSS if turns_N[n] > 0 else view_CHW
+            _crop(image_HWC, columns, lines, rows_2CS, seen_CHW)
+            _turn(seen_CHW, turns_N[n], view_CHW)
+        _recolour(view_CHW, matrix_NCC[n : n + 1], lift_N[n : n + 1], luma_C)
+        _blur(view_CHW, weights_NR[n], turned_CSS[0], padded_W)
+        _finish(view_CHW, solarized_N[n], threshold, statistics_2C)
 
 
 @compiled
@@ -145,6 +131,8 @@ def _along(line_SC: Bytes, columns: Places, out_CS: Floats) -> None:
 @compiled
 def _turn(views_CHW: Floats, turns: int, out_CHW: Floats) -> None:
     """As `torch.rot90` over the last two axes."""
+    if turns == 0:
+        return  # it is in its place already
     channels, size, _ = out_CHW.shape
     for c in range(channels):
         for i in range(size):
@@ -182,14 +170,14 @@ def _transform(image_HWC: Bytes, map_23: Floats, out_CHW: Floats) -> None:
 
 
 @compiled
-def _recolour(view_CHW: Floats, orders: Orders, n: int, luma_C: Floats) -> None:
-    """Levels to values, with the colours of order n if there are any."""
-    if len(orders.matrix_NCC) == 0:
+def _recolour(view_CHW: Floats, matrix_NCC: Floats, lift_N: Floats, luma_C: Floats) -> None:
+    """Levels to values, with the first of the colours if there are any."""
+    if len(matrix_NCC) == 0:
         _relight(view_CHW, ONE, ZERO)
     elif len(view_CHW) == 3:
-        _mix(view_CHW, orders.matrix_NCC[n], orders.lift_N[n], luma_C)
+        _mix(view_CHW, matrix_NCC[0], lift_N[0], luma_C)
     else:
-        _relight(view_CHW, orders.matrix_NCC[n, 0, 0], orders.lift_N[n])
+        _relight(view_CHW, matrix_NCC[0, 0, 0], lift_N[0])
 
 
 @compiled
@@ -277,6 +265,16 @@ def _blur_plane(plane_HW: Floats, weights_R: Floats, lines_HW: Floats, padded_W:
 def _pad(line_W: Floats, margin: int, padded_W: Floats) -> None:
     for j in range(len(line_W) + 2 * margin):
         padded_W[j] = line_W[min(max(j - margin, 0), len(line_W) - 1)]
+
+
+@compiled
+def _finish(
+    view_CHW: Floats, solarized: bool, threshold: np.float32, statistics_2C: Floats
+) -> None:
+    if solarized:
+        _solarize(view_CHW, threshold)
+    if len(statistics_2C) > 0:
+        _standardise(view_CHW, statistics_2C)
 
 
 @compiled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,6 @@ class Orders(NamedTuple):
     weights_NR: Floats
     solarized_N: Flags
 
-    def part(self, rows: slice) -> Orders:
-        """Some of them."""
-        return type(self)._make(array[rows] for array in self)
+    def part(self, rows: slice) -> tuple[NDArray[Any], ...]:
+        """Some of them, as the plain tuple that the kernel takes."""
+        return tuple(array[rows] for array in self)

@@ -30,9 +30,7 @@ def warp(
         Levels from 0 to 255 as float32, (N, C, S, S), contiguous.
     """
     size = images_BHWC.shape[1]
-    if config.rotation > 0 or config.shear > 0:
-        return by_grid(images_BHWC, sources_N, moves.maps())
-    if size <= PRODUCTS_PIXELS:
+    if size <= PRODUCTS_PIXELS and not config.tilts:
         return by_products(images_BHWC, sources_N, moves)
     return by_grid(images_BHWC, sources_N, moves.maps())
 

@@ -24,7 +24,7 @@ from core.learning.preprocessing import Preprocessing
 # So many values go through PyTorch's operations together: on the CPU as its caches hold.
 VALUES_AT_ONCE = {"cpu": 2**19}
 VALUES_ELSEWHERE = 2**26
-# A thread takes so many at a time: few enough that all end together, where a core is slower too.
+# A thread takes about so many at a time: where a core is slower, the others do more.
 COMPILED_AT_ONCE = 2**20
 
 
@@ -49,9 +49,8 @@ def augment(
         generator: On the device of the images; all decisions are drawn before the first pixel
             is touched.
         preprocessing: Standardises the views; None leaves them in [0, 1].
-        compiled: On the CPU, use the compiled kernel in place of PyTorch's operations: two to
-            four times as fast, but it loads a compiler, and where that has not kept its result,
-            the first call takes two seconds more. Results differ by rounding only.
+        compiled: On the CPU, use the compiled kernel in place of PyTorch's operations: faster, but
+            the first call takes time (`machine_code.py`). Results differ by rounding only.
 
     Returns:
         float32, (views, B, C, S, S).
@@ -59,9 +58,11 @@ def augment(
     batch, size, _, channels = images_BHWC.shape
     count, device = views * batch, images_BHWC.device
     with _exact(device):
+        views_NCHW = torch.empty(count, channels, size, size, device=device)
+        if count == 0:
+            return views_NCHW.view(views, batch, channels, size, size)
         drawn = _draw(count, channels, config, generator)
         sources_N = torch.arange(batch, device=device).repeat(views)
-        views_NCHW = torch.empty(count, channels, size, size, device=device)
         if compiled and device.type == "cpu":
             statistics = _statistics(preprocessing)
             _compiled(images_BHWC, sources_N, drawn, config, statistics, views_NCHW)
@@ -74,8 +75,9 @@ def augment(
 
 def prepare() -> None:
     """Load the kernel, or compile it where it was not kept, before the first views are wanted."""
-    image = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
-    augment(image, config=AugmentationConfig(), views=1, generator=torch.Generator())
+    from core.learning.augmentations.machine_code import kernel  # noqa: PLC0415 — see there
+
+    kernel()
 
 
 def _by_operations(
@@ -102,34 +104,29 @@ def _compiled(
     statistics_2C: NDArray[np.float32],
     views_NCHW: Tensor,
 ) -> None:
-    from core.learning.augmentations.kernel import make_views  # noqa: PLC0415 — see there
+    from core.learning.augmentations.machine_code import kernel  # noqa: PLC0415 — see there
 
     moves, colours = drawn.moves, drawn.colours
     none = torch.empty(0, 0, 0)
-    tilted = config.rotation > 0 or config.shear > 0
     orders = Orders(
         sources_N=sources_N.numpy(),
         crops_N4=torch.stack(moves.crops(), dim=-1).numpy(),
         turns_N=moves.turns_N.numpy(),
-        maps_N23=(moves.maps() if tilted else none).numpy(),
+        maps_N23=(moves.maps() if config.tilts else none).numpy(),
         matrix_NCC=(colours.matrix_NCC if colours else none).numpy(),
         lift_N=(colours.lift_N if colours else torch.empty(0)).numpy(),
         weights_NR=weights(drawn.sigma_N).numpy(),
         solarized_N=drawn.solarized_N.numpy(),
     )
-    images, luma, out = (
-        images_BHWC.contiguous().numpy(),
-        np.array(LUMA, np.float32),
-        views_NCHW.numpy(),
-    )
-
-    threshold = np.float32(config.solarize_threshold)
+    make_views, images, out = kernel(), images_BHWC.contiguous().numpy(), views_NCHW.numpy()
+    luma, threshold = np.array(LUMA, np.float32), np.float32(config.solarize_threshold)
 
     def fill(part: slice) -> None:
         make_views(images, orders.part(part), luma, threshold, statistics_2C, out[part])
 
-    parts = max(torch.get_num_threads(), views_NCHW.numel() // COMPILED_AT_ONCE)
-    on_threads(fill, _parts(views_NCHW, parts))
+    threads = torch.get_num_threads()  # all are to end together
+    turns = max(1, round(views_NCHW.numel() / (COMPILED_AT_ONCE * threads)))
+    on_threads(fill, _parts(views_NCHW, threads * turns))
 
 
 def _statistics(preprocessing: Preprocessing | None) -> NDArray[np.float32]:
@@ -170,8 +167,7 @@ def _draw(
 def _exact(device: torch.device) -> Iterator[None]:
     """Without gradients and, since bfloat16 has fewer levels than the images, without autocast.
 
-    All are settings of a thread. Inference mode would make tensors that other threads may not
-    write to.
+    Views that were made in inference mode could not be saved for a gradient.
     """
     with (
         torch.inference_mode(mode=False),

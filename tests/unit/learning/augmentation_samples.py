@@ -8,6 +8,22 @@ from torchvision.transforms.v2 import functional as reference
 
 from core.learning.augmentations import AugmentationConfig, augment
 
+EVERYTHING = AugmentationConfig(
+    crop_area=(0.2, 1.0),
+    crop_ratio=4 / 3,
+    flip=0.5,
+    vertical_flip=0.5,
+    quarter_turns=True,
+    brightness=0.8,
+    contrast=0.8,
+    saturation=0.8,
+    hue=0.2,
+    jitter=0.8,
+    grey=0.2,
+    blur=0.5,
+    solarize=0.3,
+)
+
 
 def smooth_images(count: int, size: int, channels: int) -> Tensor:
     """So that interpolation rules matter little, and far from 0 and 1."""

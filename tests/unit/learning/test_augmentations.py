@@ -8,28 +8,15 @@ from dataclasses import fields
 
 import pytest
 import torch
-from numba.core.dispatcher import Dispatcher
 from torch import Tensor
 
-from core.learning.augmentations import PRESETS, AugmentationConfig, augment, kernel
+from core.learning.augmentations import PRESETS, AugmentationConfig, augment, machine_code
 from core.learning.augmentations import views as pipeline
-from core.learning.preprocessing import Preprocessing
-from tests.unit.learning.augmentation_samples import as_floats, one_view, rough_images
-
-EVERYTHING = AugmentationConfig(
-    crop_area=(0.2, 1.0),
-    crop_ratio=4 / 3,
-    flip=0.5,
-    vertical_flip=0.5,
-    quarter_turns=True,
-    brightness=0.8,
-    contrast=0.8,
-    saturation=0.8,
-    hue=0.2,
-    jitter=0.8,
-    grey=0.2,
-    blur=0.5,
-    solarize=0.3,
+from tests.unit.learning.augmentation_samples import (
+    EVERYTHING,
+    as_floats,
+    one_view,
+    rough_images,
 )
 
 
@@ -101,59 +88,6 @@ def test_operations_do_not_depend_on_how_views_are_divided(
     torch.testing.assert_close(alone, together, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [5, 32, 65])
-@pytest.mark.parametrize("strength", [0.0, 1.0, 2.0])
-def test_the_kernel_does_what_the_operations_do(
-    preset: str, channels: int, size: int, strength: float
-) -> None:
-    images, config = rough_images(24, size, channels), PRESETS[preset].scaled(strength)
-    compiled, by_operations = (one_view(images, config, compiled=c) for c in (True, False))
-    # A value that rounding carries over the threshold of solarisation is another one.
-    far = (compiled - by_operations).abs() > 1e-4
-    assert far.float().mean() < 1e-5
-
-
-@pytest.mark.parametrize("compiled", [True, False])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_views_can_be_standardised(channels: int, compiled: bool) -> None:
-    images = rough_images(4, 16, channels)
-    preprocessing = Preprocessing(
-        image_size=16,
-        channels=channels,
-        mean=(0.2, 0.4, 0.6)[:channels],
-        std=(0.5, 0.1, 2.0)[:channels],
-    )
-    plain, standardised = (
-        augment(
-            images,
-            config=EVERYTHING,
-            views=2,
-            generator=torch.Generator().manual_seed(0),
-            preprocessing=known,
-            compiled=compiled,
-        )
-        for known in (None, preprocessing)
-    )
-    expected = preprocessing.standardise(plain.clone())
-    torch.testing.assert_close(standardised, expected, atol=1e-6, rtol=1e-6)
-
-
-def test_without_a_folder_for_it_the_kernel_is_compiled_by_each_process(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def unwritable(*_: object, **__: object) -> None:
-        raise RuntimeError("cannot cache function: no locator available")
-
-    monkeypatch.setattr(Dispatcher, "enable_caching", unwritable)
-
-    def doubled(number: int) -> int:
-        return number + number
-
-    assert kernel.kept(doubled)(21) == 42
-
-
 @pytest.mark.parametrize("size", [16, 48])
 def test_views_do_not_depend_on_the_number_of_threads(two_threads: None, size: int) -> None:
     images = rough_images(300, size, 3)
@@ -187,7 +121,7 @@ def test_an_error_in_a_part_reaches_the_caller(
     def refuse(*_: object) -> None:
         raise RuntimeError("no memory left")
 
-    monkeypatch.setattr(kernel, "make_views", refuse)
+    monkeypatch.setattr(machine_code, "kernel", lambda: refuse)
     with pytest.raises(RuntimeError, match="no memory left"):
         one_view(rough_images(2, 16, 3), EVERYTHING)
 

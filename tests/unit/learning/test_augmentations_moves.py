@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
 from core.learning.augmentations import AugmentationConfig
-from core.learning.augmentations.kernel import make_views
+from core.learning.augmentations.machine_code import kernel
 from core.learning.augmentations.moves import Moves, draw_moves
 from core.learning.augmentations.orders import Orders
 from core.learning.augmentations.resampling import by_grid, by_products
@@ -61,7 +61,8 @@ def in_the_kernel(images_BHWC: Tensor, sources_N: Tensor, moves: Moves) -> Tenso
     )
     values = np.empty((count, images_BHWC.shape[3], size, size), np.float32)
     luma, no_statistics = np.ones(3, np.float32), np.empty((0, 0), np.float32)
-    make_views(images_BHWC.numpy(), orders, luma, np.float32(0.5), no_statistics, values)
+    every = orders.part(slice(None))
+    kernel()(images_BHWC.numpy(), every, luma, np.float32(0.5), no_statistics, values)
     return torch.from_numpy(values) * 255
 
 

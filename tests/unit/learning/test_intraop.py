@@ -68,6 +68,7 @@ def answering() -> None:
     encoder = create_encoder("resnet10_tiny", image_size=32, channels=3)
     kind = Preprocessing(image_size=32, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
     run = eager(encoder, kind, threads=1)
+    encoder.register_forward_pre_hook(lambda *_: several_again())
     of_its_own(lambda: run(np.zeros((64, 32, 32, 3), np.uint8)))
 
 
