@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.learning.augmentations import prepare
 from core.learning.checkpoint import Checkpoint
 from core.learning.trainer import Progress, Trainer, TrainerConfig
 
@@ -38,6 +39,8 @@ class Run:
 
     def trainer(self, config: TrainerConfig, *, fingerprint: Mapping[str, Any]) -> Trainer:
         """A trainer that reports, stops and checkpoints as this run says."""
+        if self.device == "cpu":
+            prepare()  # or the first step would take longer than those that a budget is for
         checkpoint = None
         if self.checkpoint_dir is not None:
             checkpoint = Checkpoint(

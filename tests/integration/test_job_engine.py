@@ -70,10 +70,16 @@ def hint(engine: Engine, job_id: UUID, times: int) -> None:
 
 
 def wait_for_checkpoint(engine: Engine, job_id: UUID) -> int:
-    """The step of a checkpoint that the job has written."""
+    """The step of a checkpoint that the job has written, not that of the first step."""
     folder = engine.settings.data_dir / "work" / str(job_id)
-    wait_until(lambda: any(folder.glob("*/step-*")), "a checkpoint", seconds=60)
-    return max(int(path.name.removeprefix("step-")) for path in folder.glob("*/step-*"))
+
+    def last() -> int:
+        return max(
+            [int(path.name.removeprefix("step-")) for path in folder.glob("*/step-*")] or [0]
+        )
+
+    wait_until(lambda: last() > 1, "a checkpoint", seconds=60)
+    return last()
 
 
 def missing_blob(engine: Engine) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -13,32 +12,22 @@ import numpy as np
 
 from core.learning.augmentations.kernel import compiled, make_views
 
-# A folder that nobody may write to, a full disk, a file that was cut off or is of another version.
-NOT_KEPT = (
-    RuntimeError,
-    OSError,
-    EOFError,
-    AttributeError,
-    ImportError,
-    ValueError,
-    pickle.UnpicklingError,
-)
-
 
 @cache
 def kernel() -> Callable[..., None]:
     """`make_views`, ready to run.
 
     Loading the compiler takes 0.4 s; compiling 3.5 s more, once a machine where the result can be
-    kept. What is kept is bound to the kernel's source and to the CPU.
+    kept. What is kept is bound to the kernel's source and to the CPU. Where it cannot be kept (no
+    folder may be written to, the disk is full), or not be read, this process compiles for itself.
     """
     try:
         return _ready(keep=True)
-    except NOT_KEPT as error:
+    except Exception as error:  # noqa: BLE001 — whatever reading a damaged file leads to
         logging.getLogger(__name__).warning(
             "the kernel that makes views cannot be kept, or not be read, in %s: each process "
             "compiles it for itself (%r)",
-            numba.config.CACHE_DIR or "the folder of the code",
+            getattr(numba.config, "CACHE_DIR", "") or "the folder of the code",
             error,
         )
         return _ready(keep=False)
