@@ -130,8 +130,7 @@ class Contest:
         self.store.prepare()
         self.sha256s: list[str] = []
         self.turns = 0
-        self._decode_seconds = 0.0
-        self.decoded_speed = 0.0
+        self._decode_seconds = self.decoded_speed = 0.0
         side = case.files or case.size
         pictures = list(photographs(case.images, side * 4 // 3 if side == 256 else side, side))
         self.files = [self._write(i, picture) for i, picture in enumerate(pictures) if case.files]
