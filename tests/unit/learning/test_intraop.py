@@ -68,7 +68,13 @@ def answering() -> None:
     encoder = create_encoder("resnet10_tiny", image_size=32, channels=3)
     kind = Preprocessing(image_size=32, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
     run = eager(encoder, kind, threads=1)
-    encoder.register_forward_pre_hook(lambda *_: several_again())
+    canvases_to_tensor = torch.from_numpy
+
+    def interrupted(canvases):  # before the thread's first operation
+        several_again()
+        return canvases_to_tensor(canvases)
+
+    torch.from_numpy = interrupted
     of_its_own(lambda: run(np.zeros((64, 32, 32, 3), np.uint8)))
 
 
