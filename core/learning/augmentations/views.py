@@ -63,13 +63,8 @@ def augment(
             return views_NCHW.view(views, batch, channels, size, size)
         drawn = _draw(count, channels, config, generator)
         sources_N = torch.arange(batch, device=device).repeat(views)
-        if compiled and device.type == "cpu":
-            statistics = _statistics(preprocessing)
-            _compiled(images_BHWC, sources_N, drawn, config, statistics, views_NCHW)
-        else:
-            _by_operations(images_BHWC, sources_N, drawn, config, views_NCHW)
-            if preprocessing is not None:
-                preprocessing.standardise(views_NCHW)
+        fill = _compiled if compiled and device.type == "cpu" else _by_operations
+        fill(images_BHWC, sources_N, drawn, config, preprocessing, views_NCHW)
     return views_NCHW.view(views, batch, channels, size, size)
 
 
@@ -85,6 +80,7 @@ def _by_operations(
     sources_N: Tensor,
     drawn: _Drawn,
     config: AugmentationConfig,
+    preprocessing: Preprocessing | None,
     views_NCHW: Tensor,
 ) -> None:
     limit = VALUES_AT_ONCE.get(views_NCHW.device.type, VALUES_ELSEWHERE)
@@ -94,6 +90,8 @@ def _by_operations(
         recolour(levels_NCHW, drawn.colours and drawn.colours[part], out=filled_NCHW)
         blur(filled_NCHW, drawn.sigma_N[part])
         solarize(filled_NCHW, drawn.solarized_N[part], config.solarize_threshold)
+    if preprocessing is not None:
+        preprocessing.standardise(views_NCHW)
 
 
 def _compiled(
@@ -101,7 +99,7 @@ def _compiled(
     sources_N: Tensor,
     drawn: _Drawn,
     config: AugmentationConfig,
-    statistics_2C: NDArray[np.float32],
+    preprocessing: Preprocessing | None,
     views_NCHW: Tensor,
 ) -> None:
     from core.learning.augmentations.machine_code import kernel  # noqa: PLC0415 — see there
@@ -119,6 +117,7 @@ def _compiled(
         solarized_N=drawn.solarized_N.numpy(),
     )
     make_views, images, out = kernel(), images_BHWC.contiguous().numpy(), views_NCHW.numpy()
+    statistics_2C = _statistics(preprocessing)
     luma, threshold = np.array(LUMA, np.float32), np.float32(config.solarize_threshold)
 
     def fill(part: slice) -> None:
